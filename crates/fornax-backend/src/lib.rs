@@ -1,9 +1,22 @@
-//! Devices of Fornax: their names, what this build and machine can use, default element types, seeding.
+//! Devices of Fornax: their names, what this build and machine can use, precisions, peak speeds.
+//!
+//! This is the only crate in which a cargo feature decides about a backend.
 
+#[cfg(any(feature = "wgpu", feature = "libtorch", feature = "cuda"))]
+mod cards;
 mod error;
+#[cfg(feature = "wgpu")]
+mod graphics;
+mod open;
+mod peak;
 mod precision;
+mod probe;
+mod spec;
 mod testing;
 
 pub use error::BackendError;
+pub use open::{ALLOW_SOFTWARE, OpenDevice, compiled_features, open, pin_default_device};
 pub use precision::Precision;
+pub use probe::{Probe, probe};
+pub use spec::{DeviceSpec, Family};
 pub use testing::test_device;

@@ -1,0 +1,202 @@
+use burn::tensor::Device;
+
+use crate::{BackendError, DeviceSpec, Family, Precision, peak, probe, probe::Probe};
+
+/// Lets `--device wgpu`, `vulkan` or `metal` take a software rasteriser when set to `1`; for tests on machines without a GPU.
+pub const ALLOW_SOFTWARE: &str = "FORNAX_ALLOW_SOFTWARE_GPU";
+
+/// An open device and what people want to know of it.
+#[derive(Clone, Debug)]
+pub struct OpenDevice {
+    /// Its full name on the command line; never `auto`.
+    pub spec: DeviceSpec,
+    /// The device that tensors are made on.
+    pub device: Device,
+    /// The adapter's own name.
+    pub name: String,
+    /// Driver name and version; empty where there is none.
+    pub driver: String,
+    /// Why this device was taken, for the log.
+    pub reason: String,
+}
+
+impl OpenDevice {
+    /// Refuses a precision in which the device doesn't compute.
+    pub fn check_precision(&self, precision: Precision) -> Result<(), BackendError> {
+        let Some(reason) = self.refusal(precision) else { return Ok(()) };
+        let usable = Precision::ALL.into_iter().filter(|&other| self.refusal(other).is_none());
+        let supported = usable.map(|precision| precision.to_string()).collect::<Vec<_>>().join(", ");
+        let device = format!("{} ({})", self.spec, self.name);
+        Err(BackendError::UnsupportedPrecision { precision, device, reason, supported })
+    }
+
+    /// Why training in `precision` is refused here; `None` when it isn't.
+    fn refusal(&self, precision: Precision) -> Option<String> {
+        match (self.family(), precision) {
+            (_, Precision::F32) => None,
+            (Family::Flex, _) => Some("it has no 16-bit matrix product, so it would be slower than f32".to_owned()),
+            (_, Precision::F16) => Some("training in f16 needs loss scaling, which Fornax doesn't have yet".to_owned()),
+            _ if precision.is_supported(&self.device) => None,
+            _ => Some(format!("its driver has no {precision} arithmetic")),
+        }
+    }
+
+    /// Peak dense FLOP/s of matrix products in `precision`, from the vendor's data sheet; `None` for a device not listed.
+    pub fn peak_flops(&self, precision: Precision) -> Option<f64> {
+        peak::flops(&self.name, precision)
+    }
+
+    fn family(&self) -> Family {
+        match self.spec {
+            DeviceSpec::Family { family, .. } => family,
+            DeviceSpec::Auto => Family::Flex,
+        }
+    }
+}
+
+/// The order in which `auto` looks for a GPU, then for a CPU backend: fastest first.
+const GPUS: [Family; 6] =
+    [Family::LibTorchCuda, Family::Cuda, Family::Rocm, Family::Metal, Family::Vulkan, Family::Wgpu];
+const CPUS: [Family; 2] = [Family::LibTorch, Family::Flex];
+
+/// Opens the device that `spec` names and runs one small operation on it.
+///
+/// # Errors
+///
+/// A backend that isn't compiled in, a missing driver or GPU, an index out of range and a software rasteriser (see
+/// [`ALLOW_SOFTWARE`]) each give one line.
+pub fn open(spec: &DeviceSpec) -> Result<OpenDevice, BackendError> {
+    let software = std::env::var_os(ALLOW_SOFTWARE).is_some_and(|value| value == "1");
+    open_with(spec, software)
+}
+
+pub(crate) fn open_with(spec: &DeviceSpec, software: bool) -> Result<OpenDevice, BackendError> {
+    match *spec {
+        DeviceSpec::Auto => auto(),
+        DeviceSpec::Family { family, index } => named(family, index, software),
+    }
+}
+
+fn auto() -> Result<OpenDevice, BackendError> {
+    let mut passed_over = Vec::new();
+    for family in GPUS.into_iter().chain(CPUS).filter(|family| family.is_compiled()) {
+        match first_usable(family) {
+            Ok(probe) => {
+                let reason = match (family.is_cpu(), passed_over.is_empty()) {
+                    (false, _) => "best GPU of this build".to_owned(),
+                    (true, true) => "this build has no GPU backend".to_owned(),
+                    (true, false) => format!("no usable GPU: {}", passed_over.join("; ")),
+                };
+                return Ok(opened(probe, reason));
+            }
+            Err(reason) => passed_over.push(format!("{family}: {reason}")),
+        }
+    }
+    match passed_over.is_empty() {
+        true => Err(BackendError::NoBackend),
+        false => Err(BackendError::Unavailable { device: "auto".to_owned(), reason: passed_over.join("; ") }),
+    }
+}
+
+fn first_usable(family: Family) -> Result<Probe, String> {
+    let mut reason = "only a software rasteriser, which `auto` never takes".to_owned();
+    for probe in probe::probe(family)?.into_iter().filter(|probe| !probe.software) {
+        match probe.check() {
+            Ok(()) => return Ok(probe),
+            Err(failure) => reason = failure,
+        }
+    }
+    Err(reason)
+}
+
+fn named(family: Family, index: Option<usize>, software: bool) -> Result<OpenDevice, BackendError> {
+    let device = DeviceSpec::Family { family, index }.to_string();
+    if !family.is_compiled() {
+        return Err(BackendError::NotCompiled { device, feature: family.feature(), compiled: compiled_features() });
+    }
+    let unavailable = |reason: String| BackendError::Unavailable { device: device.clone(), reason };
+    let found = probe::probe(family).map_err(&unavailable)?;
+    let count = found.len();
+    let best = found.iter().position(|probe| !probe.software).unwrap_or(0);
+    let probe = found.into_iter().nth(index.unwrap_or(best)).ok_or_else(|| {
+        unavailable(format!(
+            "index out of range: {family} has {count} device{} (see `fornax devices`)",
+            if count == 1 { ", index 0" } else { "s" }
+        ))
+    })?;
+    if probe.software && !software {
+        let reason = format!(
+            "{} is a software rasteriser on the CPU, far slower than --device flex; set {ALLOW_SOFTWARE}=1 to use it anyway",
+            probe.name
+        );
+        return Err(unavailable(reason));
+    }
+    probe.check().map_err(unavailable)?;
+    Ok(opened(probe, "named by --device".to_owned()))
+}
+
+fn opened(probe: Probe, reason: String) -> OpenDevice {
+    OpenDevice { spec: probe.spec, device: probe.device, name: probe.name, driver: probe.driver, reason }
+}
+
+/// The backend features of this build, comma separated.
+pub fn compiled_features() -> String {
+    let mut names: Vec<&str> = Family::ALL.into_iter().filter(|f| f.is_compiled()).map(Family::feature).collect();
+    names.dedup();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Makes `Device::default()`, which Burn's internals may call, a CPU device of this build, whatever features are on.
+///
+/// Call it first in `main`, before any thread starts.
+#[allow(unsafe_code)]
+pub fn pin_default_device() {
+    let name = if cfg!(feature = "flex") {
+        "flex"
+    } else if cfg!(feature = "libtorch") {
+        "tch"
+    } else {
+        return;
+    };
+    // SAFETY: the programs call this as their first statement, when no other thread can read the environment.
+    unsafe { std::env::set_var("BURN_DEVICE", name) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backend_that_is_not_compiled_in_is_named_with_its_feature() {
+        if Family::Cuda.is_compiled() {
+            return;
+        }
+        let message = open(&"cuda:0".parse().unwrap()).unwrap_err().to_string();
+        let start = "--device cuda:0 needs a build with --features cuda; this build has: ";
+        assert!(message.starts_with(start) && message.contains(&compiled_features()), "{message}");
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn auto_takes_something_real_and_says_why() {
+        let opened = open(&DeviceSpec::Auto).unwrap();
+        assert_ne!(opened.spec, DeviceSpec::Auto);
+        assert!(!opened.reason.is_empty());
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn flex_refuses_half_precision_with_a_reason() {
+        let flex = open(&DeviceSpec::family(Family::Flex)).unwrap();
+        flex.check_precision(Precision::F32).unwrap();
+        let message = flex.check_precision(Precision::Bf16).unwrap_err().to_string();
+        assert!(message.contains("bf16") && message.contains("supported: f32"), "{message}");
+    }
+
+    #[cfg(feature = "wgpu")]
+    #[test]
+    fn an_index_out_of_range_or_a_missing_driver_is_one_line() {
+        let message = open(&"wgpu:99".parse().unwrap()).unwrap_err().to_string();
+        assert!(message.starts_with("--device wgpu:99: ") && !message.contains('\n'), "{message}");
+    }
+}
