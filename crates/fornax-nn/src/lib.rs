@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Transformer blocks over [`burn::tensor::Tensor`].
+//!
+//! A module is first built with `new`, which costs nothing: its parameters are made when they are first read, linear and
+//! embedding weights as zeros, norms as the identity. [`initialise`] then draws every parameter by its path, or a
+//! checkpoint replaces them. A module's `forward` is pure; what changes from call to call is in
+//! [`fornax_ops::Context`] and, in generation, in a [`KvCache`].
+
+mod attention;
+mod cache;
+mod embedding;
+mod feed_forward;
+mod initialise;
+mod linear;
+mod norm;
+mod parameters;
+
+pub use attention::SelfAttention;
+pub use cache::KvCache;
+pub use embedding::Embedding;
+pub use feed_forward::{Activation, FeedForward};
+pub use initialise::{Init, initialise};
+pub use linear::Linear;
+pub use norm::{LayerNorm, RmsNorm};
+pub use parameters::{ParameterInfo, parameters};

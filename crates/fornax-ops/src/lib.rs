@@ -1,5 +1,31 @@
 //! Differentiable tensor operations that transformers need, in a reference form made of plain tensor operations.
+//!
+//! Each operation is one free function over [`burn::tensor::Tensor`], and its signature is the seam: a fused form for a
+//! backend (`burn::backend::backend_extension`) is reached from inside the same function, so no caller changes, and the
+//! reference form stays as what the fused one is compared with.
+//!
+//! Every operation takes `f32` tensors and gives `f32` tensors. Matrix products run in [`Context::precision`], with their
+//! operands cast where they are used; everything that sums many numbers (softmax, norms, losses) runs in `f32`.
 
+mod attention;
 mod context;
+mod cross_entropy;
+mod dropout;
+mod embedding;
+mod gelu;
+mod linear;
+mod mask;
+mod norm;
+mod philox;
+#[cfg(test)]
+mod testing;
 
+pub use attention::{AttentionOptions, attention};
 pub use context::{Context, RandomKey};
+pub use cross_entropy::{CrossEntropy, cross_entropy_sum};
+pub use dropout::dropout;
+pub use embedding::embedding;
+pub use gelu::{gelu, gelu_tanh};
+pub use linear::{linear, matmul};
+pub use mask::AttentionMask;
+pub use norm::{layer_norm, rms_norm};

@@ -1,0 +1,78 @@
+use burn::tensor::Tensor;
+
+/// Keys and values of the tokens that one attention layer has seen.
+///
+/// Memory for `capacity` tokens is taken once, with the first tokens; from then on a step writes only what is new. Rows of
+/// a ragged batch all have the same length here: padding is told apart by
+/// [`AttentionMask::Segments`](fornax_ops::AttentionMask::Segments), with segment 0 at the cached padding.
+#[derive(Clone, Debug)]
+pub struct KvCache {
+    capacity: usize,
+    len: usize,
+    stored: Option<Stored>,
+}
+
+/// Both `[batch, kv_heads, capacity, head_dim]`.
+#[derive(Clone, Debug)]
+struct Stored {
+    key: Tensor<4>,
+    value: Tensor<4>,
+}
+
+impl KvCache {
+    /// An empty cache for up to `capacity` tokens a row.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, len: 0, stored: None }
+    }
+
+    /// Tokens seen.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token was seen.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens that fit.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Appends the keys and values of new tokens and returns those of all tokens.
+    ///
+    /// # Shapes
+    ///
+    /// - `key`, `value`: `[batch, kv_heads, new, head_dim]`
+    /// - results: `[batch, kv_heads, seen + new, head_dim]`
+    ///
+    /// # Panics
+    ///
+    /// When the tokens don't fit, or when batch, heads or head size change.
+    pub fn append(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+        let seen = self.len + key.dims()[2];
+        assert!(seen <= self.capacity, "key-value cache: {seen} tokens do not fit in {}", self.capacity);
+        let stored = self.stored.take().unwrap_or_else(|| Stored {
+            key: empty_like(&key, self.capacity),
+            value: empty_like(&value, self.capacity),
+        });
+        // The tensors are owned here alone, so the assignment is in place where the backend can.
+        let stored = Stored { key: write(stored.key, key, self.len), value: write(stored.value, value, self.len) };
+        let all = (stored.key.clone().narrow(2, 0, seen), stored.value.clone().narrow(2, 0, seen));
+        self.stored = Some(stored);
+        self.len = seen;
+        all
+    }
+}
+
+fn empty_like(tensor: &Tensor<4>, capacity: usize) -> Tensor<4> {
+    let [batch, heads, _, size] = tensor.dims();
+    Tensor::zeros([batch, heads, capacity, size], (&tensor.device(), tensor.dtype()))
+}
+
+fn write(stored: Tensor<4>, new: Tensor<4>, at: usize) -> Tensor<4> {
+    let ([batch, heads, _, size], [new_batch, new_heads, len, new_size]) = (stored.dims(), new.dims());
+    assert_eq!([batch, heads, size], [new_batch, new_heads, new_size], "key-value cache: [batch, heads, size]");
+    stored.slice_assign([0..batch, 0..heads, at..at + len, 0..size], new)
+}
