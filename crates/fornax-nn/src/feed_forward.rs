@@ -25,13 +25,13 @@ impl Activation {
     }
 }
 
-/// The position-wise feed-forward layer: `output(activation(intermediate(x)))`.
+/// The position-wise feed-forward layer: `down(activation(up(x)))`.
 #[derive(Module, Debug)]
 pub struct FeedForward {
     /// `hidden_size` to `intermediate_size`
-    pub intermediate: Linear,
+    pub up: Linear,
     /// `intermediate_size` to `hidden_size`
-    pub output: Linear,
+    pub down: Linear,
     #[module(skip)]
     activation: Activation,
 }
@@ -46,8 +46,8 @@ impl FeedForward {
         device: &Device,
     ) -> Self {
         Self {
-            intermediate: Linear::new(hidden_size, intermediate_size, bias, device),
-            output: Linear::new(intermediate_size, hidden_size, bias, device),
+            up: Linear::new(hidden_size, intermediate_size, bias, device),
+            down: Linear::new(intermediate_size, hidden_size, bias, device),
             activation,
         }
     }
@@ -56,7 +56,7 @@ impl FeedForward {
     ///
     /// `[..., hidden_size]` to the same
     pub fn forward<const D: usize>(&self, x: Tensor<D>, context: &Context) -> Tensor<D> {
-        let intermediate = self.activation.apply(self.intermediate.forward(x, context));
-        self.output.forward(intermediate, context)
+        let intermediate = self.activation.apply(self.up.forward(x, context));
+        self.down.forward(intermediate, context)
     }
 }
