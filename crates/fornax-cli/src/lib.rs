@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What every Fornax program shares on the command line: TOML configs with `--set`, the flags of a run, and how errors
+//! reach people and exit codes.
+
+mod config;
+mod program;
+mod run_args;
+mod suggest;
+
+pub use config::{ConfigError, Loaded, load};
+pub use program::{Ending, Usage, UsageContext, main_with};
+pub use run_args::RunArgs;
+pub use suggest::closest;

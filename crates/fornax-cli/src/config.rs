@@ -1,0 +1,213 @@
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::closest;
+
+/// What is wrong with a config file or an override. All of these end a program with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("config {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML.
+    #[error("config {path}: {message}")]
+    Syntax {
+        /// The file.
+        path: String,
+        /// Line, column and problem.
+        message: String,
+    },
+    /// `--set` without `=`, or with a path that runs through a value.
+    #[error("--set {text}: {problem}")]
+    Override {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A key that doesn't exist, or a value of the wrong type.
+    #[error("{origin}: key `{key}`: {problem}")]
+    Key {
+        /// The file or the flag that said it.
+        origin: String,
+        /// The dotted path of the key.
+        key: String,
+        /// What is wrong, with a suggestion where there is one.
+        problem: String,
+    },
+}
+
+/// A config as the program uses it, and the table that it was read from.
+#[derive(Clone, Debug)]
+pub struct Loaded<C> {
+    /// The typed config, with defaults filled in.
+    pub config: C,
+    /// Where it came from, for logs: a path, or the name of the built-in config.
+    pub origin: String,
+}
+
+/// Reads `path`, or `built_in` when there is none, lays the overrides `a.b=value` over it, and checks every key.
+///
+/// # Errors
+///
+/// One [`ConfigError`] that names the file or flag and the key.
+pub fn load<C: DeserializeOwned>(
+    path: Option<&Path>,
+    built_in: &str,
+    overrides: &[String],
+) -> Result<Loaded<C>, ConfigError> {
+    let (origin, text) = match path {
+        Some(path) => {
+            let name = path.display().to_string();
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+            (name, text)
+        }
+        None => ("the built-in config".to_owned(), built_in.to_owned()),
+    };
+    let mut table: Table = toml::from_str(&text).map_err(|error| syntax(&origin, &text, &error))?;
+    for text in overrides {
+        apply(&mut table, text)?;
+    }
+    let config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
+        let path = error.path().to_string();
+        key_error(&origin, overrides, &path, error.into_inner().message())
+    })?;
+    Ok(Loaded { config, origin })
+}
+
+fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let place = error.span().map_or_else(String::new, |span| {
+        let before = &text[..span.start.min(text.len())];
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        format!("line {}, column {column}: ", before.matches('\n').count() + 1)
+    });
+    ConfigError::Syntax { path: origin.to_owned(), message: format!("{place}{}", error.message()) }
+}
+
+/// Lays one `a.b=value` over the table. A value that is no TOML is a string, so that paths and names need no quotes.
+fn apply(table: &mut Table, text: &str) -> Result<(), ConfigError> {
+    let wrong = |problem: &str| ConfigError::Override { text: text.to_owned(), problem: problem.to_owned() };
+    let (path, value) = text.split_once('=').ok_or_else(|| wrong("expected KEY=VALUE, such as train.seed=7"))?;
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty()).ok_or_else(|| wrong("the key is empty"))?;
+    let mut place = table;
+    for key in keys {
+        let entry = place.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        place = entry.as_table_mut().ok_or_else(|| wrong(&format!("`{key}` is a value, not a table")))?;
+    }
+    place.insert(last.to_owned(), parse_value(value.trim()));
+    Ok(())
+}
+
+fn parse_value(text: &str) -> Value {
+    let parsed = toml::from_str::<Table>(&format!("value = {text}")).ok();
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// Turns serde's message into one with the full key, who said it, and what was probably meant.
+fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> ConfigError {
+    let first = message.lines().next().unwrap_or_default();
+    let mut quoted = first.split('`').skip(1).step_by(2);
+    let unknown = first.starts_with("unknown field").then(|| quoted.next()).flatten();
+    let key = match unknown {
+        // serde_path_to_error ends the path at the unknown key or at the table around it, depending on the format.
+        Some(name) if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        Some(name) if path == "." => name.to_owned(),
+        Some(name) => format!("{path}.{name}"),
+        None => path.to_owned(),
+    };
+    let problem = match unknown {
+        None => first.to_owned(),
+        Some(name) => {
+            let known: Vec<&str> = quoted.collect();
+            match closest(name, known.iter().copied()) {
+                Some(meant) => format!("unknown key; did you mean `{meant}`?"),
+                None => format!("unknown key; known here: {}", known.join(", ")),
+            }
+        }
+    };
+    let said = overrides.iter().find(|text| {
+        let path = text.split_once('=').map_or("", |(path, _)| path.trim());
+        path == key || path.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.'))
+    });
+    let origin = said.map_or_else(|| format!("config {origin}"), |text| format!("--set {text}"));
+    ConfigError::Key { origin, key, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Train {
+        max_steps: Option<u64>,
+        seed: u64,
+        name: String,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Config {
+        train: Train,
+    }
+
+    fn load_with(text: &str, overrides: &[&str]) -> Result<Config, String> {
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        load(None, text, &overrides).map(|loaded| loaded.config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn overrides_lie_over_the_file_and_take_bare_words_as_strings() {
+        let config =
+            load_with("[train]\nseed = 1\n", &["train.seed=7", "train.name=runs/a b", "train.max_steps = 1_000"])
+                .unwrap();
+        assert_eq!(config.train, Train { max_steps: Some(1000), seed: 7, name: "runs/a b".to_owned() });
+    }
+
+    #[test]
+    fn each_mistake_names_its_place_and_the_way_out() {
+        let cases = [
+            (
+                "[train]\nmax_step = 3",
+                vec![],
+                "config the built-in config: key `train.max_step`: unknown key; did you mean `max_steps`?",
+            ),
+            ("", vec!["trainn.seed=1"], "--set trainn.seed=1: key `trainn`: unknown key; did you mean `train`?"),
+            ("", vec!["train.sed=1"], "--set train.sed=1: key `train.sed`: unknown key; did you mean `seed`?"),
+            (
+                "[train]\nseed = \"x\"",
+                vec![],
+                "config the built-in config: key `train.seed`: invalid type: string \"x\", expected u64",
+            ),
+            (
+                "",
+                vec!["train.seed=-1"],
+                "--set train.seed=-1: key `train.seed`: invalid value: integer `-1`, expected u64",
+            ),
+            ("[train]\nseed = = 1", vec![], "config the built-in config: line 2, column 8: "),
+            ("", vec!["train.seed"], "--set train.seed: expected KEY=VALUE, such as train.seed=7"),
+            ("[train]\nseed = 1", vec!["train.seed.x=1"], "--set train.seed.x=1: `seed` is a value, not a table"),
+        ];
+        for (text, overrides, expected) in cases {
+            let message = load_with(text, &overrides).unwrap_err();
+            assert!(message.starts_with(expected), "{message}\n  instead of\n{expected}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let message = load::<Config>(Some(Path::new("no/such.toml")), "", &[]).unwrap_err().to_string();
+        assert!(message.starts_with("config no/such.toml: "), "{message}");
+    }
+}

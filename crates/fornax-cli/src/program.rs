@@ -1,0 +1,135 @@
+use std::{
+    fmt,
+    io::IsTerminal,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+};
+
+use fornax_backend::BackendError;
+use tracing_subscriber::EnvFilter;
+
+use crate::ConfigError;
+
+/// How a program ended when nothing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Done: exit code 0.
+    Done,
+    /// Stopped by SIGINT or SIGTERM after a checkpoint: exit code 130.
+    Interrupted,
+}
+
+/// Marks an error as bad usage or bad config: exit code 2 instead of 1.
+#[derive(Debug)]
+pub struct Usage(anyhow::Error);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Usage {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // The display is that of the wrapped error, so the chain goes on below it.
+        self.0.source()
+    }
+}
+
+/// Marks a result's error as the user's: see [`Usage`].
+pub trait UsageContext<T> {
+    /// Ends the program with exit code 2 if this is an error.
+    fn usage(self) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> UsageContext<T> for Result<T, E> {
+    fn usage(self) -> anyhow::Result<T> {
+        self.map_err(|error| Usage(error.into()).into())
+    }
+}
+
+/// The whole of a `main`: a pinned default device, logs on stderr, one error chain, the right exit code, and no backtrace.
+///
+/// Logs are set by `FORNAX_LOG` (`warn`, `debug`, `fornax_data=trace`, ...); the default is `info` for Fornax and `error`
+/// for everything below it.
+pub fn main_with(program: impl FnOnce() -> anyhow::Result<Ending>) -> ExitCode {
+    fornax_backend::pin_default_device();
+    let logs = EnvFilter::try_from_env("FORNAX_LOG").unwrap_or_else(|_| {
+        EnvFilter::new(
+            "error,fornax=info,fornax_backend=info,fornax_data=info,fornax_models=info,fornax_train=info,gpt_lm=info",
+        )
+    });
+    // A second program in one process (tests) keeps the first one's subscriber.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(logs)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .try_init();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
+        eprintln!("error: this is a bug in Fornax or below it{place}: {}", message(panic.payload()));
+    }));
+    match catch_unwind(AssertUnwindSafe(program)) {
+        Ok(Ok(Ending::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Ending::Interrupted)) => ExitCode::from(130),
+        Ok(Err(error)) => {
+            eprintln!("{}", render(&error));
+            ExitCode::from(exit_code(&error))
+        }
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+fn message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("no message").to_owned()
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let is_usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Usage>() || cause.is::<ConfigError>() || cause.is::<BackendError>()
+    };
+    if error.chain().any(is_usage) { 2 } else { 1 }
+}
+
+/// The chain of causes on one line, each said once, and the hint on a line of its own.
+fn render(error: &anyhow::Error) -> String {
+    let mut text = String::from("error");
+    let mut last = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        // Libraries often print their source as part of themselves.
+        if !last.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+            last = cause;
+        }
+    }
+    match text.split_once("hint: ") {
+        Some((error, hint)) => format!("{}\nhint: {hint}", error.trim_end_matches([' ', '\n', ';', '(', ','])),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_chain_prints_each_cause_once_and_the_hint_apart() {
+        let error = anyhow!("disk full; hint: free some space").context("checkpoint step-000500");
+        assert_eq!(render(&error), "error: checkpoint step-000500: disk full\nhint: free some space");
+        let doubled = Err::<(), _>(std::io::Error::other("denied")).context("a.txt: denied").unwrap_err();
+        assert_eq!(render(&doubled), "error: a.txt: denied");
+    }
+
+    #[test]
+    fn usage_config_and_device_errors_exit_with_two_and_the_rest_with_one() {
+        assert_eq!(exit_code(&anyhow!("broken")), 1);
+        assert_eq!(exit_code(&Err::<(), _>(anyhow!("flag")).usage().context("outer").unwrap_err()), 2);
+        assert_eq!(exit_code(&"nowhere".parse::<fornax_backend::DeviceSpec>().unwrap_err().into()), 2);
+    }
+}

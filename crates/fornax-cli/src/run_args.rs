@@ -1,0 +1,73 @@
+use std::path::PathBuf;
+
+use clap::Args;
+use fornax_backend::{DeviceSpec, Precision};
+use fornax_train::Options;
+use serde::de::DeserializeOwned;
+
+use crate::{ConfigError, Loaded, load};
+
+/// The flags that every recipe takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct RunArgs {
+    /// Config file in TOML; without one, the recipe's default
+    pub config: Option<PathBuf>,
+    /// Override one config key; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub device: DeviceSpec,
+    /// Compute type of matrix products and attention: f32, bf16 or f16
+    #[arg(long, value_name = "P", default_value_t)]
+    pub precision: Precision,
+    /// Run folder [default: runs/<recipe>-<date>-<time>]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Continue the run in --run-dir at its last complete checkpoint
+    #[arg(long, requires = "run_dir")]
+    pub resume: bool,
+    /// Show parameters, memory and the first batch, run one step, leave nothing
+    #[arg(long, conflicts_with_all = ["resume", "bench"])]
+    pub dry_run: bool,
+    /// Train on the first N batches only
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub overfit: Option<u64>,
+    /// Time N steps and print JSON
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "resume")]
+    pub bench: Option<u64>,
+    /// Short for --set train.seed=N
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Short for --set train.max_steps=N
+    #[arg(long, value_name = "N")]
+    pub max_steps: Option<u64>,
+}
+
+impl RunArgs {
+    /// The config of this run: the file or `built_in`, under `--set`, under the short forms.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with the key or flag that is wrong.
+    pub fn load<C: DeserializeOwned>(&self, built_in: &str) -> Result<Loaded<C>, ConfigError> {
+        let mut overrides = self.overrides.clone();
+        overrides.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        overrides.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
+        load(self.config.as_deref(), built_in, &overrides)
+    }
+
+    /// What the learner is told besides the config.
+    pub fn options(&self) -> Options {
+        let count = |n: Option<u64>| n.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        Options {
+            device: self.device.to_string(),
+            precision: self.precision,
+            run_dir: self.run_dir.clone(),
+            resume: self.resume,
+            dry_run: self.dry_run,
+            overfit: count(self.overfit),
+            bench: count(self.bench),
+        }
+    }
+}
