@@ -1,0 +1,324 @@
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// `[train]`: length, batch size, seed and cadences of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimizer steps. With `max_epochs` too, the run ends at whichever comes first.
+    pub max_steps: Option<u64>,
+    /// Passes over the training data.
+    pub max_epochs: Option<u64>,
+    /// Examples that the model sees at once.
+    pub micro_batch_size: usize,
+    /// Micro-batches that make one optimizer step.
+    pub gradient_accumulation: usize,
+    /// The root of data order, initial weights and every other noise.
+    pub seed: u64,
+    /// Steps between two lines of the log; the device is read once for each.
+    pub log_every: u64,
+    /// Steps between two evaluations; 0: at the end of each epoch.
+    pub eval_every: u64,
+    /// Evaluations without a new best after which the run ends.
+    pub early_stopping_patience: Option<u64>,
+    /// The metric of the evaluation by which the best model is told.
+    pub metric_for_best: String,
+    /// Whether the best model, not the last one, is what the run leaves.
+    pub load_best_at_end: bool,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            // The length is a run's own: a default would hide that it was forgotten.
+            max_steps: None,
+            max_epochs: None,
+            // Fits a model of 100M parameters with 512 tokens on 8 GB.
+            micro_batch_size: 8,
+            // The batch is the micro-batch until memory says otherwise.
+            gradient_accumulation: 1,
+            // The usual one; any other is as good.
+            seed: 42,
+            // Often enough to see a divergence, seldom enough that reading the device costs nothing.
+            log_every: 10,
+            // Right for data of any size.
+            eval_every: 0,
+            // A run ends early only where that was asked for.
+            early_stopping_patience: None,
+            // The one metric that every task has.
+            metric_for_best: "loss".to_owned(),
+            // As in Hugging Face's `Trainer`.
+            load_best_at_end: false,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The number of optimizer steps of the run: the earlier of `max_steps` and `max_epochs`.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        let by_epochs = self.max_epochs.map(|epochs| epochs.saturating_mul(steps_per_epoch));
+        self.max_steps.into_iter().chain(by_epochs).min().unwrap_or(0)
+    }
+
+    /// Checks each key.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Config`] with the first key that can't be used.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        if self.max_steps.is_none() && self.max_epochs.is_none() {
+            return Err(config_error("train.max_steps", "set it or train.max_epochs: how long is the run?"));
+        }
+        at_least_one("train.max_steps", self.max_steps.unwrap_or(1))?;
+        at_least_one("train.max_epochs", self.max_epochs.unwrap_or(1))?;
+        at_least_one("train.micro_batch_size", self.micro_batch_size as u64)?;
+        at_least_one("train.gradient_accumulation", self.gradient_accumulation as u64)?;
+        at_least_one("train.log_every", self.log_every)?;
+        at_least_one("train.early_stopping_patience", self.early_stopping_patience.unwrap_or(1))?;
+        if self.metric_for_best.is_empty() {
+            return Err(config_error("train.metric_for_best", "must name a metric, such as `loss`"));
+        }
+        Ok(())
+    }
+}
+
+/// The optimizers that there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerName {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019), as in PyTorch.
+    #[default]
+    Adamw,
+}
+
+/// `[optimizer]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Which one.
+    pub name: OptimizerName,
+    /// The highest learning rate; `[schedule]` says when it applies.
+    pub lr: f64,
+    /// The decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the square root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay, for parameters of two and more dimensions: never on biases and norms.
+    pub weight_decay: f64,
+    /// The global norm that gradients are scaled down to; 0: no limit.
+    pub max_grad_norm: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            name: OptimizerName::Adamw,
+            // These four are PyTorch's defaults for AdamW.
+            lr: 1e-3,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 1e-2,
+            // The value of nearly every published transformer.
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// Checks each key.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Config`] with the first key that can't be used.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let finite_and = |key: &str, value: f64, wanted: &str, holds: bool| match value.is_finite() && holds {
+            true => Ok(()),
+            false => Err(config_error(key, &format!("must be {wanted}, got {value}"))),
+        };
+        finite_and("optimizer.lr", self.lr, "> 0", self.lr > 0.0)?;
+        for beta in self.betas {
+            finite_and("optimizer.betas", beta, "at least 0 and below 1", (0.0..1.0).contains(&beta))?;
+        }
+        // Smaller than this, `0 / (0 + eps)` would be 0/0 in f32.
+        let smallest = f64::from(f32::MIN_POSITIVE) * 1e6;
+        finite_and("optimizer.eps", self.eps, &format!("> {smallest:.0e}"), self.eps > smallest)?;
+        finite_and("optimizer.weight_decay", self.weight_decay, ">= 0", self.weight_decay >= 0.0)?;
+        finite_and("optimizer.max_grad_norm", self.max_grad_norm, ">= 0 (0: no limit)", self.max_grad_norm >= 0.0)
+    }
+}
+
+/// The shapes of a learning rate schedule; [`Schedule`](crate::Schedule) has their formulas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleName {
+    /// Stays.
+    Constant,
+    /// Falls in a straight line.
+    Linear,
+    /// Falls in half a cosine.
+    #[default]
+    Cosine,
+    /// The schedule of the 2017 Transformer.
+    Noam,
+    /// Falls with the inverse square root of the step.
+    InverseSqrt,
+}
+
+/// `[schedule]`: how the learning rate moves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// The shape; `cosine` by default, as in nanoGPT.
+    pub name: ScheduleName,
+    /// Steps of linear rise at the start; none by default, because how many are needed depends on model and batch.
+    pub warmup_steps: Option<u64>,
+    /// The same as a share of the run's length, rounded up.
+    pub warmup_ratio: Option<f64>,
+    /// The step at which `min_lr` is reached; the run's length by default.
+    pub decay_steps: Option<u64>,
+    /// The lowest learning rate after the warm-up; 0 by default, as in Hugging Face's schedules.
+    pub min_lr: f64,
+}
+
+impl ScheduleConfig {
+    /// Checks each key; `lr` is `optimizer.lr`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Config`] with the first key that can't be used.
+    pub fn validate(&self, lr: f64) -> Result<(), TrainError> {
+        if self.warmup_steps.is_some() && self.warmup_ratio.is_some() {
+            return Err(config_error("schedule.warmup_ratio", "can't be set beside schedule.warmup_steps"));
+        }
+        if let Some(ratio) = self.warmup_ratio.filter(|ratio| !(0.0..=1.0).contains(ratio)) {
+            return Err(config_error("schedule.warmup_ratio", &format!("must be in 0..=1, got {ratio}")));
+        }
+        if !(0.0..=lr).contains(&self.min_lr) {
+            let problem = format!("must be at least 0 and at most optimizer.lr ({lr}), got {}", self.min_lr);
+            return Err(config_error("schedule.min_lr", &problem));
+        }
+        if let (Some(warmup), Some(decay)) = (self.warmup_steps, self.decay_steps)
+            && decay <= warmup
+        {
+            let problem = format!("must be more than schedule.warmup_steps ({warmup}), got {decay}");
+            return Err(config_error("schedule.decay_steps", &problem));
+        }
+        let no_warmup = self.warmup_steps.unwrap_or(0) == 0 && self.warmup_ratio.unwrap_or(0.0) == 0.0;
+        if self.name == ScheduleName::Noam && no_warmup {
+            return Err(config_error("schedule.warmup_steps", "must be at least 1 for the schedule `noam`"));
+        }
+        Ok(())
+    }
+}
+
+/// `[eval]`: how an evaluation reads its split.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Examples that the model sees at once; `train.micro_batch_size` by default, which is known to fit.
+    pub micro_batch_size: Option<usize>,
+    /// Micro-batches of one evaluation; by default all of the split, since a part of it gives a noisier number.
+    pub max_batches: Option<usize>,
+}
+
+impl EvalConfig {
+    /// Checks each key.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Config`] with the first key that can't be used.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        at_least_one("eval.micro_batch_size", self.micro_batch_size.unwrap_or(1) as u64)?;
+        at_least_one("eval.max_batches", self.max_batches.unwrap_or(1) as u64)
+    }
+}
+
+/// `[checkpoint]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointConfig {
+    /// Steps between two checkpoints; 0: only at the end and on interruption.
+    pub save_every: u64,
+    /// How many of them are kept; the best one is kept besides.
+    pub keep_last: usize,
+}
+
+impl Default for CheckpointConfig {
+    fn default() -> Self {
+        Self {
+            // As in Hugging Face's `Trainer`.
+            save_every: 500,
+            // One more than is needed, for the case that the disk damages the newest.
+            keep_last: 2,
+        }
+    }
+}
+
+impl CheckpointConfig {
+    /// Checks each key.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Config`] with the first key that can't be used.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        at_least_one("checkpoint.keep_last", self.keep_last as u64)
+    }
+}
+
+fn at_least_one(key: &str, value: u64) -> Result<(), TrainError> {
+    if value == 0 { Err(config_error(key, "must be at least 1, got 0")) } else { Ok(()) }
+}
+
+fn config_error(key: &str, problem: &str) -> TrainError {
+    TrainError::Config { key: key.to_owned(), problem: problem.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(result: Result<(), TrainError>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn defaults_are_valid_but_for_the_length() {
+        assert!(message(TrainConfig::default().validate()).contains("train.max_steps"));
+        TrainConfig { max_steps: Some(1), ..TrainConfig::default() }.validate().unwrap();
+        OptimizerConfig::default().validate().unwrap();
+        ScheduleConfig::default().validate(1e-3).unwrap();
+        EvalConfig::default().validate().unwrap();
+        CheckpointConfig::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_bad_value_is_named_with_its_key() {
+        let optimizer = |text: &str| message(toml::from_str::<OptimizerConfig>(text).unwrap().validate());
+        assert_eq!(optimizer("lr = -1.0"), "`optimizer.lr`: must be > 0, got -1");
+        assert_eq!(optimizer("betas = [0.9, 1.0]"), "`optimizer.betas`: must be at least 0 and below 1, got 1");
+        assert!(optimizer("eps = 0.0").starts_with("`optimizer.eps`: must be >"));
+        assert!(optimizer("max_grad_norm = nan").contains("got NaN"));
+        let schedule = |text: &str| message(toml::from_str::<ScheduleConfig>(text).unwrap().validate(1e-3));
+        assert!(schedule("warmup_steps = 1\nwarmup_ratio = 0.1").contains("schedule.warmup_ratio"));
+        assert!(schedule("min_lr = 1.0").contains("at most optimizer.lr (0.001), got 1"));
+        assert!(schedule("warmup_steps = 9\ndecay_steps = 9").contains("more than schedule.warmup_steps (9)"));
+        assert!(schedule("name = 'noam'").contains("schedule.warmup_steps"));
+    }
+
+    #[test]
+    fn unknown_keys_and_names_are_refused() {
+        assert!(toml::from_str::<TrainConfig>("max_step = 3").unwrap_err().to_string().contains("max_step"));
+        let names = toml::from_str::<ScheduleConfig>("name = 'step'").unwrap_err().to_string();
+        assert!(names.contains("inverse_sqrt"), "{names}");
+    }
+
+    #[test]
+    fn the_earlier_end_wins() {
+        let config = |max_steps, max_epochs| TrainConfig { max_steps, max_epochs, ..TrainConfig::default() };
+        assert_eq!(config(Some(100), Some(3)).total_steps(40), 100);
+        assert_eq!(config(Some(200), Some(3)).total_steps(40), 120);
+        assert_eq!(config(None, Some(3)).total_steps(40), 120);
+        assert_eq!(config(Some(7), None).total_steps(40), 7);
+    }
+}

@@ -1,0 +1,184 @@
+use std::f64::consts::PI;
+
+use crate::config::{ScheduleConfig, ScheduleName};
+
+/// The steps over which `inverse_sqrt` without warm-up falls to `lr / sqrt(2)`, as in Hugging Face's schedule.
+const INVERSE_SQRT_TIMESCALE: u64 = 10_000;
+
+/// The learning rate as a pure function of the step, so that a resumed run needs nothing but the step number.
+///
+/// Steps count from 0. In the first `warmup` steps every schedule rises linearly and is never zero. All schedules but
+/// `constant` then fall, at most to `min_lr`:
+///
+/// | name | warm-up | afterwards |
+/// |---|---|---|
+/// | `constant` | `lr (s+1) / (w+1)` | `lr` |
+/// | `linear` | the same | straight line to `min_lr` at `decay_steps`, constant from there |
+/// | `cosine` | the same | half a cosine to `min_lr` at `decay_steps`, constant from there (nanoGPT) |
+/// | `inverse_sqrt` | the same | `lr sqrt(w / s)`; without warm-up, `lr sqrt(10000 / (s + 10000))` (Hugging Face) |
+/// | `noam` | `lr (s+1) / w` | `lr sqrt(w / (s+1))` |
+///
+/// `noam` is the schedule of Vaswani et al. (2017) scaled so that `lr` is its peak, reached at step `w - 1`; the
+/// paper's own peak is `1 / sqrt(hidden_size * w)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    name: ScheduleName,
+    peak: f64,
+    min_lr: f64,
+    warmup: u64,
+    decay: u64,
+}
+
+impl Schedule {
+    /// The schedule of a run of `total_steps` steps whose highest learning rate is `lr`.
+    ///
+    /// A warm-up longer than the run is no error: a run cut short stays in it.
+    pub fn new(config: &ScheduleConfig, lr: f64, total_steps: u64) -> Self {
+        let warmup = match (config.warmup_steps, config.warmup_ratio) {
+            (Some(steps), _) => steps,
+            (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
+            (None, None) => 0,
+        };
+        let decay = config.decay_steps.unwrap_or(total_steps);
+        Self { name: config.name, peak: lr, min_lr: config.min_lr, warmup, decay }
+    }
+
+    /// The learning rate of step `step`, counted from 0.
+    pub fn lr(&self, step: u64) -> f64 {
+        if self.name == ScheduleName::Noam {
+            let (step, warmup) = ((step + 1) as f64, self.warmup.max(1) as f64);
+            return if step <= warmup { self.peak * step / warmup } else { self.floored((warmup / step).sqrt()) };
+        }
+        if step < self.warmup {
+            return self.peak * (step + 1) as f64 / (self.warmup + 1) as f64;
+        }
+        match self.name {
+            ScheduleName::Constant | ScheduleName::Noam => self.peak,
+            ScheduleName::Linear => self.between(1.0 - self.progress(step)),
+            ScheduleName::Cosine => self.between(0.5 * (1.0 + (PI * self.progress(step)).cos())),
+            ScheduleName::InverseSqrt => {
+                let timescale = if self.warmup > 0 { self.warmup } else { INVERSE_SQRT_TIMESCALE };
+                let elapsed = step + (timescale - self.warmup);
+                self.floored((timescale as f64 / elapsed as f64).sqrt())
+            }
+        }
+    }
+
+    /// The steps of the rising part.
+    pub fn warmup_steps(&self) -> u64 {
+        self.warmup
+    }
+
+    /// How much of the falling part lies behind, in `0..=1`.
+    fn progress(&self, step: u64) -> f64 {
+        if step >= self.decay {
+            return 1.0;
+        }
+        (step - self.warmup) as f64 / (self.decay - self.warmup) as f64
+    }
+
+    fn between(&self, share: f64) -> f64 {
+        self.min_lr + share * (self.peak - self.min_lr)
+    }
+
+    fn floored(&self, share: f64) -> f64 {
+        (self.peak * share).max(self.min_lr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMES: [ScheduleName; 5] = [
+        ScheduleName::Constant,
+        ScheduleName::Linear,
+        ScheduleName::Cosine,
+        ScheduleName::Noam,
+        ScheduleName::InverseSqrt,
+    ];
+
+    fn schedule(name: ScheduleName, warmup: u64, total: u64, min_lr: f64) -> Schedule {
+        let config = ScheduleConfig { name, warmup_steps: Some(warmup), min_lr, ..ScheduleConfig::default() };
+        Schedule::new(&config, 1e-3, total)
+    }
+
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found} instead of {expected}");
+    }
+
+    /// Values of `get_lr` in nanoGPT's `train.py` with learning_rate 1e-3, warmup_iters 100, lr_decay_iters 2000,
+    /// min_lr 1e-4: its CPU setting for Shakespeare.
+    #[test]
+    fn cosine_has_the_values_of_nanogpt() {
+        let schedule = schedule(ScheduleName::Cosine, 100, 2000, 1e-4);
+        close(schedule.lr(0), 1e-3 / 101.0);
+        close(schedule.lr(99), 1e-3 * 100.0 / 101.0);
+        close(schedule.lr(100), 1e-3);
+        close(schedule.lr(1050), 5.5e-4);
+        close(schedule.lr(575), 8.681_980_515_339_464e-4);
+        close(schedule.lr(2000), 1e-4);
+        close(schedule.lr(1_000_000), 1e-4);
+    }
+
+    #[test]
+    fn each_schedule_at_its_corners() {
+        let linear = schedule(ScheduleName::Linear, 10, 110, 0.0);
+        close(linear.lr(60), 5e-4);
+        assert_eq!(linear.lr(110), 0.0);
+        let constant = schedule(ScheduleName::Constant, 10, 110, 0.0);
+        close(constant.lr(10), 1e-3);
+        close(constant.lr(10_000), 1e-3);
+        let noam = schedule(ScheduleName::Noam, 400, 1_000, 0.0);
+        close(noam.lr(0), 1e-3 / 400.0);
+        close(noam.lr(399), 1e-3);
+        close(noam.lr(1_599), 5e-4);
+        let inverse = schedule(ScheduleName::InverseSqrt, 400, 1_000, 0.0);
+        close(inverse.lr(400), 1e-3);
+        close(inverse.lr(1_600), 5e-4);
+        close(schedule_without_warmup(ScheduleName::InverseSqrt).lr(30_000), 5e-4);
+    }
+
+    fn schedule_without_warmup(name: ScheduleName) -> Schedule {
+        schedule(name, 0, 100, 0.0)
+    }
+
+    #[test]
+    fn warmup_as_a_ratio_rounds_up_and_decay_steps_override_the_length() {
+        let config = ScheduleConfig {
+            name: ScheduleName::Linear,
+            warmup_ratio: Some(0.06),
+            decay_steps: Some(50),
+            ..ScheduleConfig::default()
+        };
+        let schedule = Schedule::new(&config, 1.0, 110);
+        assert_eq!(schedule.warmup_steps(), 7);
+        assert_eq!(schedule.lr(50), 0.0);
+    }
+
+    #[test]
+    fn a_run_shorter_than_its_warmup_stays_in_it() {
+        let schedule = schedule(ScheduleName::Cosine, 100, 20, 1e-4);
+        assert!(schedule.lr(19) < schedule.lr(20));
+        assert_eq!(schedule.lr(100), 1e-4);
+    }
+
+    proptest! {
+        #[test]
+        fn rises_in_the_warmup_then_never_rises_again(
+            which in 0..NAMES.len(), warmup in 0u64..200, length in 1u64..500, step in 0u64..1_000,
+        ) {
+            let schedule = schedule(NAMES[which], warmup, warmup + length, 1e-5);
+            let (now, next) = (schedule.lr(step), schedule.lr(step + 1));
+            prop_assert!(now > 0.0 && now <= 1e-3);
+            if step + 1 < warmup {
+                prop_assert!(next > now);
+            } else if step >= warmup {
+                prop_assert!(next <= now);
+                prop_assert!(next >= 1e-5);
+            }
+        }
+    }
+}
