@@ -77,3 +77,233 @@ pub fn attention(
     let weights = dropout(weights, options.dropout, context).reshape([batch, kv_heads, rows, key_len]);
     matmul(weights, value, context).reshape([batch, heads, query_len, value_dim]) / total
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Int, TensorData};
+    use fornax_backend::Precision;
+
+    use super::*;
+    use crate::testing::*;
+
+    /// Odd sizes, two query heads to a key head.
+    #[derive(Clone, Copy)]
+    struct Sizes {
+        batch: usize,
+        heads: usize,
+        kv_heads: usize,
+        query_len: usize,
+        key_len: usize,
+    }
+
+    const HEAD_DIM: usize = 3;
+    const VALUE_DIM: usize = 2;
+    const SCALE: f32 = 0.7;
+    const SIZES: Sizes = Sizes { batch: 2, heads: 4, kv_heads: 2, query_len: 3, key_len: 5 };
+
+    impl Sizes {
+        fn query(self) -> [usize; 4] {
+            [self.batch, self.heads, self.query_len, HEAD_DIM]
+        }
+        fn key(self) -> [usize; 4] {
+            [self.batch, self.kv_heads, self.key_len, HEAD_DIM]
+        }
+        fn value(self) -> [usize; 4] {
+            [self.batch, self.kv_heads, self.key_len, VALUE_DIM]
+        }
+        /// One bias for all rows of the batch.
+        fn bias(self) -> [usize; 4] {
+            [1, self.heads, self.query_len, self.key_len]
+        }
+    }
+
+    /// Query, key, value and bias.
+    type Inputs = [Vec<f64>; 4];
+
+    fn inputs(sizes: Sizes) -> Inputs {
+        let draw = |shape: [usize; 4], seed| numbers(shape.iter().product(), seed);
+        [draw(sizes.query(), 1), draw(sizes.key(), 2), draw(sizes.value(), 3), draw(sizes.bias(), 4)]
+    }
+
+    /// One query and one head at a time, straight from the definition. `factor` is what dropout multiplies a weight with.
+    fn reference(
+        s: Sizes,
+        [query, key, value, bias]: &Inputs,
+        allowed: &dyn Fn(usize, usize, usize) -> bool,
+        factor: &dyn Fn(usize) -> f64,
+    ) -> Vec<f64> {
+        let mut out = Vec::new();
+        for row in 0..s.batch * s.heads * s.query_len {
+            let (b, h, i) = (row / s.query_len / s.heads, row / s.query_len % s.heads, row % s.query_len);
+            let kv = b * s.kv_heads + h / (s.heads / s.kv_heads);
+            let score = |j: usize| {
+                let dot: f64 =
+                    (0..HEAD_DIM).map(|d| query[row * HEAD_DIM + d] * key[(kv * s.key_len + j) * HEAD_DIM + d]).sum();
+                f64::from(SCALE) * dot + bias[(h * s.query_len + i) * s.key_len + j]
+            };
+            let seen: Vec<usize> = (0..s.key_len).filter(|&j| allowed(b, i, j)).collect();
+            let total: f64 = seen.iter().map(|&j| score(j).exp()).sum();
+            for d in 0..VALUE_DIM {
+                let weigh = |&j: &usize| {
+                    score(j).exp() / total * factor(row * s.key_len + j) * value[(kv * s.key_len + j) * VALUE_DIM + d]
+                };
+                out.push(seen.iter().map(weigh).sum());
+            }
+        }
+        out
+    }
+
+    fn options(causal: bool, dropout: f64) -> AttentionOptions {
+        AttentionOptions { causal, scale: SCALE, dropout }
+    }
+
+    fn ints<const D: usize>(values: &[i64], shape: [usize; D]) -> Tensor<D, Int> {
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &autodiff_device())
+    }
+
+    /// Output and all four gradients against the reference and its central differences.
+    fn check(
+        s: Sizes,
+        mask: &AttentionMask,
+        options: &AttentionOptions,
+        context: &Context,
+        allowed: &dyn Fn(usize, usize, usize) -> bool,
+        factor: &dyn Fn(usize) -> f64,
+    ) {
+        let inputs = inputs(s);
+        let leaves = [
+            leaf(&inputs[0], s.query()),
+            leaf(&inputs[1], s.key()),
+            leaf(&inputs[2], s.value()),
+            leaf(&inputs[3], s.bias()),
+        ];
+        let [query, key, value, bias] = leaves.clone();
+        let output = attention(query, key, value, mask, Some(bias), options, context);
+        assert_close("output", &values(output.clone()), &reference(s, &inputs, allowed, factor));
+        let grads = weighted(output, 9).backward();
+        for (i, name) in ["query", "key", "value", "bias"].into_iter().enumerate() {
+            let expected = differences(&inputs[i], |x| {
+                let mut inputs = inputs.clone();
+                inputs[i] = x.to_vec();
+                weighted_f64(&reference(s, &inputs, allowed, factor), 9)
+            });
+            assert_close(name, &values(leaves[i].grad(&grads).unwrap()), &expected);
+        }
+    }
+
+    fn plain(_: usize) -> f64 {
+        1.0
+    }
+
+    #[test]
+    fn equals_the_definition_unmasked() {
+        check(SIZES, &AttentionMask::None, &options(false, 0.0), &evaluation(), &|_, _, _| true, &plain);
+    }
+
+    #[test]
+    fn causal_is_aligned_with_the_last_key() {
+        check(SIZES, &AttentionMask::None, &options(true, 0.0), &evaluation(), &|_, i, j| j <= i + 2, &plain);
+        let square = Sizes { key_len: 3, ..SIZES };
+        check(square, &AttentionMask::None, &options(true, 0.0), &evaluation(), &|_, i, j| j <= i, &plain);
+        let last = Sizes { query_len: 1, ..SIZES };
+        check(last, &AttentionMask::None, &options(true, 0.0), &evaluation(), &|_, _, _| true, &plain);
+    }
+
+    /// The second row has no key at all: zeros, and gradients that are zero rather than NaN.
+    #[test]
+    fn key_lengths_hide_padding() {
+        let lengths = [4, 0];
+        let mask = AttentionMask::KeyLengths(ints(&lengths, [2]));
+        for causal in [false, true] {
+            let allowed = move |b: usize, i: usize, j: usize| (j as i64) < lengths[b] && (!causal || j <= i + 2);
+            check(SIZES, &mask, &options(causal, 0.0), &evaluation(), &allowed, &plain);
+        }
+    }
+
+    /// Packed documents, padding in the middle and at the end, and a padding query, which sees nothing.
+    #[test]
+    fn segments_see_only_themselves() {
+        let (query, key) = ([1i64, 2, 0, 3, 1, 1], [1i64, 1, 0, 2, 2, 3, 0, 1, 1, 0]);
+        let mask = AttentionMask::Segments { query: ints(&query, [2, 3]), key: ints(&key, [2, 5]) };
+        for causal in [false, true] {
+            let allowed = move |b: usize, i: usize, j: usize| {
+                query[b * 3 + i] == key[b * 5 + j] && key[b * 5 + j] != 0 && (!causal || j <= i + 2)
+            };
+            check(SIZES, &mask, &options(causal, 0.0), &evaluation(), &allowed, &plain);
+        }
+    }
+
+    /// Noise depends on key and position alone, so a tensor of ones shows the factors.
+    #[test]
+    fn dropout_multiplies_the_weights_forward_and_backward() {
+        let context = training(3);
+        let len = SIZES.batch * SIZES.heads * SIZES.query_len * SIZES.key_len;
+        let ones = Tensor::<1>::ones([len], &autodiff_device());
+        let factors = values(dropout(ones, 0.4, &context));
+        assert!(factors.contains(&0.0) && factors.iter().any(|&f| f > 1.0));
+        check(SIZES, &AttentionMask::None, &options(true, 0.4), &context, &|_, i, j| j <= i + 2, &|n| factors[n]);
+    }
+
+    #[test]
+    fn scores_of_any_size_are_safe() {
+        let s = SIZES;
+        let [query, key, value, bias] = inputs(s);
+        let large: Vec<f64> = query.iter().map(|x| x * 1e4).collect();
+        let output = |bias: &[f64]| {
+            let [query, key, value, bias] =
+                [leaf(&large, s.query()), leaf(&key, s.key()), leaf(&value, s.value()), leaf(bias, s.bias())];
+            let mask = AttentionMask::None;
+            attention(query.clone(), key, value, &mask, Some(bias), &options(true, 0.0), &evaluation())
+        };
+        assert!(values(output(&bias)).iter().all(|x| x.is_finite()));
+        // A constant cancels, however large; a bias of -infinity hides everything.
+        assert!(values(output(&vec![f64::from(f32::MIN); bias.len()])).iter().all(|x| x.is_finite()));
+        assert!(values(output(&vec![f64::NEG_INFINITY; bias.len()])).iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn a_later_key_changes_nothing_before_it() {
+        let s = Sizes { query_len: 5, ..SIZES };
+        let [query, mut key, mut value, _] = inputs(s);
+        let run = |key: &[f64], value: &[f64]| {
+            let [query, key, value] = [leaf(&query, s.query()), leaf(key, s.key()), leaf(value, s.value())];
+            values(attention(query, key, value, &AttentionMask::None, None, &options(true, 0.0), &evaluation()))
+        };
+        let before = run(&key, &value);
+        for head in 0..s.batch * s.kv_heads {
+            key[(head * 5 + 4) * HEAD_DIM] += 9.0;
+            value[(head * 5 + 4) * VALUE_DIM] += 9.0;
+        }
+        for (n, (a, b)) in before.iter().zip(run(&key, &value)).enumerate() {
+            let last = n / VALUE_DIM % 5 == 4;
+            // The first value of the last position alone is reached by the change.
+            if last && n % VALUE_DIM == 0 {
+                assert!((a - b).abs() > 1e-3, "{a} and {b}");
+            } else if !last {
+                assert_eq!(*a, b);
+            }
+        }
+    }
+
+    #[test]
+    fn lower_precision_is_near_and_gives_f32() {
+        let s = SIZES;
+        let [query, key, value, _] = inputs(s);
+        let run = |precision| {
+            let [query, key, value] = [leaf(&query, s.query()), leaf(&key, s.key()), leaf(&value, s.value())];
+            let context = Context::evaluation(precision);
+            let output =
+                attention(query.clone(), key, value, &AttentionMask::None, None, &options(true, 0.0), &context);
+            assert_eq!(output.dtype(), burn::tensor::DType::F32);
+            let gradient = query.grad(&weighted(output.clone(), 1).backward()).unwrap();
+            assert_eq!(gradient.dtype(), burn::tensor::DType::F32);
+            values(output)
+        };
+        if !Precision::Bf16.is_supported(&fornax_backend::test_device()) {
+            return;
+        }
+        let (exact, rounded) = (run(Precision::F32), run(Precision::Bf16));
+        assert_ne!(exact, rounded);
+        assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.03));
+    }
+}

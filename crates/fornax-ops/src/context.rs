@@ -72,3 +72,23 @@ fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn parts_have_keys_of_their_own() {
+        let root = RandomKey::new(3);
+        let mut seen = HashSet::from([root.value(), RandomKey::new(4).value()]);
+        for part in (0..100).map(|i| root.fold(i)) {
+            assert!(seen.insert(part.value()));
+            assert!((0..100).all(|i| seen.insert(part.fold(i).value())), "order of folding matters");
+        }
+        let context = Context::training(Precision::F32, root);
+        assert_eq!(context.child(2).child(5).key(), root.fold(2).fold(5));
+        assert!(context.child(1).is_training() && !Context::evaluation(Precision::F32).child(1).is_training());
+    }
+}

@@ -47,3 +47,77 @@ pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64
         count: counted.sum(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::*;
+
+    const CLASSES: usize = 7;
+
+    fn reference(logits: &[f64], targets: &[i64], ignore: i64) -> [f64; 3] {
+        let mut sums = [0.0; 3];
+        for (row, &target) in logits.chunks(CLASSES).zip(targets).filter(|(_, target)| **target != ignore) {
+            let total: f64 = row.iter().map(|x| x.exp()).sum();
+            let own = row[target as usize];
+            sums[0] += total.ln() - own;
+            sums[1] += 1.0;
+            sums[2] += f64::from(row.iter().all(|&x| x <= own));
+        }
+        sums
+    }
+
+    fn run(logits: &[f64], targets: &[i64], ignore: i64) -> ([f64; 3], Vec<f64>) {
+        let leaf = leaf(logits, [targets.len(), CLASSES]);
+        let targets = Tensor::from_data(TensorData::new(targets.to_vec(), [targets.len()]), &autodiff_device());
+        let CrossEntropy { sum, count, correct } = cross_entropy_sum(leaf.clone(), targets, ignore);
+        let sums = [sum.clone(), count, correct].map(|x| values(x)[0]);
+        (sums, values(leaf.grad(&sum.backward()).unwrap()))
+    }
+
+    fn check(logits: &[f64], targets: &[i64], ignore: i64) {
+        let (sums, gradient) = run(logits, targets, ignore);
+        let expected = reference(logits, targets, ignore);
+        assert_close("loss", &sums[..1], &expected[..1]);
+        assert_eq!(sums[1..], expected[1..], "count and correct");
+        let expected = differences(logits, |x| reference(x, targets, ignore)[0]);
+        assert_close("gradient", &gradient, &expected);
+    }
+
+    #[test]
+    fn equals_the_definition_and_ignores() {
+        let logits = numbers(5 * CLASSES, 1);
+        check(&logits, &[3, 0, 6, 1, 2], -100);
+        check(&logits, &[3, -100, 6, -100, 2], -100);
+        check(&logits, &[3, 0, 6, 0, 2], 0);
+    }
+
+    #[test]
+    fn a_batch_without_targets_is_zero() {
+        let (sums, gradient) = run(&numbers(2 * CLASSES, 1), &[-1, -1], -1);
+        assert_eq!(sums, [0.0; 3]);
+        assert!(gradient.iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn large_logits_are_safe_and_equal_ones_are_not_all_correct() {
+        let mut logits = vec![-3e4; CLASSES];
+        logits[2] = 3e4;
+        let (sums, gradient) = run(&logits, &[4], -100);
+        assert_eq!(sums, [6e4, 1.0, 0.0]);
+        assert_eq!((gradient[2], gradient[4]), (1.0, -1.0));
+        let (sums, _) = run(&vec![0.0; CLASSES * CLASSES], &[0, 1, 2, 3, 4, 5, 6], -100);
+        assert_eq!(sums[2], 1.0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn any_targets_give_the_reference(targets in prop::collection::vec(-1i64..7, 1..9), seed: u64) {
+            check(&numbers(targets.len() * CLASSES, seed), &targets, -1);
+        }
+    }
+}

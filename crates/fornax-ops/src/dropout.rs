@@ -54,3 +54,64 @@ fn keep_factors(len: usize, probability: f64, key: RandomKey) -> Vec<f32> {
     }
     factors
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::*;
+
+    #[test]
+    fn is_absent_in_evaluation_and_at_rate_zero() {
+        let x = leaf(&numbers(9, 1), [9]);
+        assert_eq!(values(dropout(x.clone(), 0.5, &evaluation())), numbers(9, 1));
+        assert_eq!(values(dropout(x.clone(), 0.0, &training(1))), numbers(9, 1));
+        assert_eq!(values(dropout(x, 1.0, &training(1))), [0.0; 9]);
+    }
+
+    #[test]
+    fn equal_keys_drop_the_same_and_the_gradient_too() {
+        let x = leaf(&vec![2.0; 501], [3, 167]);
+        let output = dropout(x.clone(), 0.3, &training(7));
+        assert_eq!(values(output.clone()), values(dropout(x.clone(), 0.3, &training(7))));
+        assert_ne!(values(output.clone()), values(dropout(x.clone(), 0.3, &training(8))));
+        assert_ne!(values(output.clone()), values(dropout(x.clone(), 0.3, &training(7).child(0))));
+        let gradient = values(x.grad(&output.clone().sum().backward()).unwrap());
+        for (gradient, output) in gradient.iter().zip(values(output)) {
+            assert!(*gradient == 0.0 || (gradient - 1.0 / 0.7).abs() < 1e-6);
+            assert_eq!(2.0 * gradient, output);
+        }
+    }
+
+    /// Above one chunk, so that several threads draw; the start is what a small tensor gets.
+    #[test]
+    fn noise_depends_on_the_position_alone() {
+        let key = RandomKey::new(11);
+        let large = keep_factors(3 * CHUNK + 77, 0.25, key);
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(large, alone.install(|| keep_factors(3 * CHUNK + 77, 0.25, key)));
+        assert_eq!(large[..100], keep_factors(100, 0.25, key));
+        assert_eq!(large[..CHUNK + 1], keep_factors(CHUNK + 1, 0.25, key));
+        assert_ne!(large[..CHUNK], large[CHUNK..2 * CHUNK]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        /// Five standard deviations of the binomial distribution.
+        #[test]
+        fn the_keep_rate_is_as_asked(seed: u64, probability in 0.01f64..0.99) {
+            let factors = keep_factors(20_000, probability, RandomKey::new(seed));
+            let kept = factors.iter().filter(|&&f| f != 0.0).count() as f64;
+            let expected = 20_000.0 * (1.0 - probability);
+            prop_assert!((kept - expected).abs() < 5.0 * (expected * probability).sqrt() + 1.0);
+            prop_assert!(factors.iter().all(|&f| f == 0.0 || f == (1.0 / (1.0 - probability)) as f32));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "probability is NaN")]
+    fn a_probability_that_is_none_is_refused() {
+        let _ = dropout(leaf(&[1.0], [1]), f64::NAN, &training(1));
+    }
+}

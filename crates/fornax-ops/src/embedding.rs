@@ -15,3 +15,29 @@ use burn::tensor::{Int, Tensor, module};
 pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
     module::embedding(weight, ids)
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+
+    use super::*;
+    use crate::testing::*;
+
+    #[test]
+    fn rows_are_picked_and_gradients_of_equal_ids_add_up() {
+        let weight = leaf(&numbers(5 * 3, 1), [5, 3]);
+        let ids = Tensor::from_data(TensorData::new(vec![4i64, 0, 4, 2], [2, 2]), &autodiff_device());
+        let output = embedding(weight.clone(), ids);
+        let (table, picked) = (numbers(15, 1), values(output.clone()));
+        for (row, id) in picked.chunks(3).zip([4, 0, 4, 2]) {
+            assert_eq!(row, &table[id * 3..id * 3 + 3]);
+        }
+        let gradient = values(weight.grad(&weighted(output, 6).backward()).unwrap());
+        let weights = numbers(12, 6);
+        for column in 0..3 {
+            let expected = [weights[3 + column], 0.0, weights[9 + column], 0.0, weights[column] + weights[6 + column]];
+            let got: Vec<f64> = (0..5).map(|id| gradient[id * 3 + column]).collect();
+            assert_close("gradient", &got, &expected);
+        }
+    }
+}

@@ -17,3 +17,50 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let slope = (x.clone() * x.clone()).mul_scalar(CUBIC).add_scalar(LINEAR);
     x.clone() * activation::sigmoid(x * slope)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::{FRAC_2_PI, PI};
+
+    use super::*;
+    use crate::testing::*;
+
+    /// `x Φ(x)`, with Φ by Simpson's rule over its density.
+    fn exact(x: f64) -> f64 {
+        let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * PI).sqrt();
+        let steps = 2000;
+        let h = x / f64::from(steps);
+        let weight = |i: i32| if i == 0 || i == steps { 1.0 } else { f64::from(2 + 2 * (i % 2)) };
+        let integral: f64 = (0..=steps).map(|i| weight(i) * density(f64::from(i) * h)).sum::<f64>() * h / 3.0;
+        x * (0.5 + integral)
+    }
+
+    fn tanh_form(x: f64) -> f64 {
+        x / 2.0 * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+    }
+
+    fn check(function: fn(Tensor<2>) -> Tensor<2>, reference: fn(f64) -> f64) {
+        let x: Vec<f64> = (0..33).map(|i| f64::from(i - 16) * 0.25).collect();
+        let all = |x: &[f64]| x.iter().map(|&x| reference(x)).collect::<Vec<_>>();
+        let input = leaf(&x, [3, 11]);
+        let output = function(input.clone());
+        assert_close("output", &values(output.clone()), &all(&x));
+        let grads = weighted(output, 2).backward();
+        let expected = differences(&x, |x| weighted_f64(&all(x), 2));
+        assert_close("gradient", &values(input.grad(&grads).unwrap()), &expected);
+    }
+
+    #[test]
+    fn both_forms_equal_their_definitions() {
+        check(gelu, exact);
+        check(gelu_tanh, tanh_form);
+    }
+
+    #[test]
+    fn large_inputs_are_safe() {
+        let x = leaf(&[-1e4, 1e4], [1, 2]);
+        let output = gelu_tanh(x.clone());
+        assert_eq!(values(output.clone()), [0.0, 1e4]);
+        assert_eq!(values(x.grad(&output.sum().backward()).unwrap()), [0.0, 1.0]);
+    }
+}
