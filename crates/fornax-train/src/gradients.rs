@@ -124,3 +124,43 @@ impl ParameterVisitor for Squares<'_> {
         self.sums.push(sum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Tiny;
+
+    fn scalar(value: f32) -> Tensor<1> {
+        Tensor::from_floats([value], &fornax_backend::test_device())
+    }
+
+    #[test]
+    fn the_norm_is_that_of_all_gradients_together_and_clipping_brings_it_to_the_limit() {
+        let device = fornax_backend::test_device();
+        let model = Tiny::new(&device.clone().autodiff());
+        let mut gradients = GradientsParams::new();
+        gradients.register(model.weight.id, Tensor::<2>::from_floats([[1.0, -2.0, 3.0], [4.0, 0.0, 1.0]], &device));
+        gradients.register(model.bias.id, Tensor::<1>::from_floats([3.0, -3.0, 0.0], &device));
+        let norm = global_norm(&model, &gradients).unwrap();
+        assert_eq!(norm.clone().into_scalar::<f32>(), 7.0);
+        let scale = |limit| clip_scale(&norm, limit).into_scalar::<f32>();
+        assert!((scale(3.5) - 0.5).abs() < 1e-6);
+        assert_eq!((scale(8.0), scale(0.0)), (1.0, 1.0));
+        assert!(global_norm(&model, &GradientsParams::new()).is_none());
+    }
+
+    #[test]
+    fn the_guard_shuts_at_the_first_bad_step_and_counts_from_there() {
+        let mut guard = Guard::new(&fornax_backend::test_device());
+        let mut observe = |loss, norm| {
+            let skip = guard.observe(scalar(loss), scalar(norm)).into_data().iter::<bool>().next().unwrap();
+            let scalars =
+                guard.scalars().into_iter().map(|value| value.into_scalar::<f32>().into()).collect::<Vec<f64>>();
+            (skip, Verdict::new(&scalars))
+        };
+        assert_eq!(observe(1.0, 2.0), (false, Verdict::Good));
+        assert_eq!(observe(1.0, f32::INFINITY), (true, Verdict::Bad { steps: 1, loss: false }));
+        assert_eq!(observe(f32::NAN, f32::NAN), (true, Verdict::Bad { steps: 2, loss: false }));
+        assert_eq!(observe(1.0, 1.0), (true, Verdict::Bad { steps: 3, loss: false }));
+    }
+}

@@ -183,3 +183,47 @@ impl ModuleMapper for Loader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Tiny, bits};
+
+    #[test]
+    fn parameters_are_listed_in_order_with_path_and_shape() {
+        let model = Tiny::new(&fornax_backend::test_device().autodiff());
+        let found: Vec<_> = parameters(&model).into_iter().map(|p| (p.path, p.shape, p.trainable)).collect();
+        assert_eq!(found, [("weight".to_owned(), vec![2, 3], true), ("bias".to_owned(), vec![3], true)]);
+        assert!(!parameters(&model.valid())[0].trainable);
+    }
+
+    #[test]
+    fn values_come_back_bit_for_bit_and_stay_trainable() {
+        let device = fornax_backend::test_device().autodiff();
+        let odd = f32::from_bits(0x3f80_0001);
+        let mut other = Tiny::new(&device);
+        other.bias = Param::from_data([odd, -0.0, f32::MIN_POSITIVE], &device);
+        let stored = export_parameters(&other);
+        let model = Tiny::new(&device);
+        let id = model.bias.id;
+        let model = load_parameters(model, stored.clone()).unwrap();
+        assert_eq!(bits(&export_parameters(&model)), bits(&stored));
+        assert_eq!(model.bias.id, id);
+        let gradients = (model.bias.val() * 2.0).sum().backward();
+        assert_eq!(model.bias.val().grad(&gradients).unwrap().into_data().to_vec::<f32>().unwrap(), [2.0; 3]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_by_name() {
+        let model = Tiny::new(&fornax_backend::test_device().autodiff());
+        let stored = export_parameters(&model);
+        let refused = |tensors: NamedTensors| load_parameters(model.clone(), tensors).unwrap_err().to_string();
+        assert_eq!(refused(stored[..1].to_vec()), "tensor `bias` is missing");
+        let mut renamed = stored.clone();
+        renamed.push(("lm_head".to_owned(), TensorData::from([1.0f32])));
+        assert_eq!(refused(renamed), "the model has no place for the tensor `lm_head`");
+        let mut reshaped = stored;
+        reshaped[1].1 = TensorData::from([0.0f32; 4]);
+        assert_eq!(refused(reshaped), "tensor `bias`: stored is F32 [4], the model wants F32 [3]");
+    }
+}

@@ -1,0 +1,108 @@
+//! A model of nine numbers and a task for the tests of this crate.
+
+use burn::{
+    module::{Module, Param},
+    tensor::{Device, Tensor, TensorData},
+};
+use fornax_backend::Precision;
+use fornax_ops::Context;
+
+use crate::{
+    BatchSize, Learner, LearnerSettings, NamedTensors, OptimizerConfig, Schedule, ScheduleConfig, ScheduleName, Sums,
+    Task, Term,
+};
+
+/// `x weight + bias`.
+#[derive(Module, Debug)]
+pub(crate) struct Tiny {
+    pub(crate) weight: Param<Tensor<2>>,
+    pub(crate) bias: Param<Tensor<1>>,
+}
+
+impl Tiny {
+    pub(crate) fn new(device: &Device) -> Self {
+        Self {
+            weight: Param::from_data([[0.5f32, -0.25, 0.125], [-0.75, 0.3, 0.9]], device),
+            bias: Param::from_data([0.1f32, -0.2, 0.05], device),
+        }
+    }
+}
+
+/// Input and output of one example.
+pub(crate) type Row = ([f32; 2], [f32; 3]);
+
+/// Squared error, summed over rows; `correct` counts the rows with an error below 4.
+pub(crate) struct Regression;
+
+impl Task<Tiny> for Regression {
+    type Batch = Vec<Row>;
+
+    fn size(&self, batch: &Vec<Row>) -> BatchSize {
+        BatchSize { counts: vec![("squares", batch.len())], tokens: 2 * batch.len() }
+    }
+
+    fn describe(&self, batch: &Vec<Row>) -> String {
+        format!("rows from {:?}", batch.first().map(|row| row.0))
+    }
+
+    fn loss(&self, model: &Tiny, batch: &Vec<Row>, _context: &Context) -> Sums {
+        let device = model.weight.val().device();
+        let input: Vec<f32> = batch.iter().flat_map(|row| row.0).collect();
+        let output: Vec<f32> = batch.iter().flat_map(|row| row.1).collect();
+        let input = Tensor::<2>::from_data(TensorData::new(input, [batch.len(), 2]), &device);
+        let output = Tensor::<2>::from_data(TensorData::new(output, [batch.len(), 3]), &device);
+        let error = input.matmul(model.weight.val()) + model.bias.val().unsqueeze() - output;
+        let squares = error.square().sum_dim(1);
+        let correct = squares.clone().lower_elem(4.0).float().sum();
+        Sums {
+            terms: vec![Term { name: "squares", sum: squares.sum(), weight: 1.0 }],
+            metrics: vec![("correct", correct)],
+        }
+    }
+}
+
+/// The batch of a step; nothing in it repeats from step to step.
+pub(crate) fn rows(step: u64) -> Vec<Row> {
+    let step = step as f32;
+    vec![
+        ([1.0 + step, -2.0], [1.0, 0.0, -1.0]),
+        ([0.5, 0.25 * step], [0.5, -0.5, 2.0]),
+        ([-1.5, 1.0], [0.0, 1.5, -0.25]),
+    ]
+}
+
+/// Optimizer settings that the reference values of the tests were made with.
+pub(crate) fn optimizer() -> OptimizerConfig {
+    OptimizerConfig { lr: 0.05, betas: [0.9, 0.95], weight_decay: 0.1, ..OptimizerConfig::default() }
+}
+
+pub(crate) fn learner(optimizer: OptimizerConfig) -> Learner<Tiny> {
+    let schedule = ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() };
+    let settings = LearnerSettings {
+        schedule: Schedule::new(&schedule, optimizer.lr, 100),
+        optimizer,
+        seed: 7,
+        precision: Precision::F32,
+    };
+    Learner::new(Tiny::new(&fornax_backend::test_device().autodiff()), settings).unwrap()
+}
+
+/// Names and bits.
+pub(crate) fn bits(tensors: &NamedTensors) -> Vec<(String, Vec<u8>)> {
+    tensors.iter().map(|(name, data)| (name.clone(), data.as_bytes().to_vec())).collect()
+}
+
+/// The values of one tensor.
+pub(crate) fn values(tensors: &NamedTensors, name: &str) -> Vec<f64> {
+    let (_, data) = tensors.iter().find(|(found, _)| found == name).unwrap();
+    data.iter::<f64>().collect()
+}
+
+/// Asserts closeness relative to the largest of the expected values.
+pub(crate) fn assert_close(found: &[f64], expected: &[f64], tolerance: f64) {
+    let scale = expected.iter().fold(0.0f64, |scale, value| scale.max(value.abs()));
+    assert_eq!(found.len(), expected.len());
+    for (found, wanted) in found.iter().zip(expected) {
+        assert!((found - wanted).abs() <= tolerance * scale, "{found} instead of {wanted}");
+    }
+}
