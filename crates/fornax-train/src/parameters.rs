@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(bits(&export_parameters(&model)), bits(&stored));
         assert_eq!(model.bias.id, id);
         let gradients = (model.bias.val() * 2.0).sum().backward();
-        assert_eq!(model.bias.val().grad(&gradients).unwrap().into_data().to_vec::<f32>().unwrap(), [2.0; 3]);
+        assert_eq!(model.bias.val().grad(&gradients).unwrap().into_data().try_to_vec::<f32>().unwrap(), [2.0; 3]);
     }
 
     #[test]

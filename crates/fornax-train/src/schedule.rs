@@ -69,6 +69,18 @@ impl Schedule {
         self.warmup
     }
 
+    /// The step at which the falling part ends.
+    pub fn decay_steps(&self) -> u64 {
+        self.decay
+    }
+
+    /// The same schedule with other resolved lengths: a resumed run keeps those that it began with, though it may have
+    /// become longer.
+    #[must_use]
+    pub fn with_steps(self, warmup: u64, decay: u64) -> Self {
+        Self { warmup, decay, ..self }
+    }
+
     /// How much of the falling part lies behind, in `0..=1`.
     fn progress(&self, step: u64) -> f64 {
         if step >= self.decay {
