@@ -1,1 +1,45 @@
-//! Placeholder.
+//! Training on any backend: the learner, and what a run leaves on disk and shows on the console.
+
+mod accumulator;
+mod bench;
+mod checkpoint;
+mod config;
+mod console;
+mod environment;
+mod error;
+mod evaluate;
+mod files;
+mod gradients;
+mod learner;
+mod memory;
+mod metrics;
+mod optimizer;
+mod options;
+mod parameters;
+mod run;
+mod schedule;
+mod signals;
+mod summary;
+mod task;
+#[cfg(test)]
+mod testing;
+
+pub use accumulator::{TermTotal, Totals};
+pub use bench::{Bench, BenchReport, BenchStep};
+pub use checkpoint::{Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State};
+pub use config::{
+    CheckpointConfig, EvalConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName, TrainConfig,
+};
+pub use environment::RunInfo;
+pub use error::{BoxError, TrainError};
+pub use evaluate::{Metrics, evaluate};
+pub use files::FORMAT_VERSION;
+pub use learner::{Learner, LearnerSettings, StepStats, Window};
+pub use memory::peak_memory_bytes;
+pub use metrics::{TrainLine, read_metrics};
+pub use options::Options;
+pub use parameters::{ParameterInfo, export_parameters, load_parameters, parameters};
+pub use run::{Run, open_config};
+pub use schedule::Schedule;
+pub use summary::{Best, EXIT_INTERRUPTED, Summary};
+pub use task::{BatchSize, Sums, Task, Term};

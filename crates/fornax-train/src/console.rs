@@ -1,0 +1,149 @@
+//! What a person sees of a run: a bar on a terminal, plain lines elsewhere; always on stderr.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::metrics::TrainLine;
+
+/// The display of a running training.
+#[derive(Debug)]
+pub(crate) struct Console {
+    max_steps: u64,
+    /// `None` off a terminal.
+    bar: Option<ProgressBar>,
+    started: Instant,
+    first_step: u64,
+}
+
+impl Console {
+    /// A display that begins after `step` of `max_steps` steps.
+    pub(crate) fn new(step: u64, max_steps: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}");
+            let bar = ProgressBar::new(max_steps).with_position(step);
+            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        });
+        Self { max_steps, bar, started: Instant::now(), first_step: step }
+    }
+
+    /// Moves the bar.
+    pub(crate) fn step(&self, completed: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(completed);
+        }
+    }
+
+    /// Shows a train line.
+    pub(crate) fn train(&self, line: &TrainLine) {
+        let text = format!("{}  eta {}", train_text(line), duration_text(self.remaining(line.step)));
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(line.step);
+                bar.set_message(text);
+            }
+            None => eprintln!("step {}/{}  {text}", line.step, self.max_steps),
+        }
+    }
+
+    /// Shows an evaluation.
+    pub(crate) fn valid(&self, step: u64, metrics: &BTreeMap<String, f64>, is_best: bool) {
+        let best = if is_best { "  (best)" } else { "" };
+        self.message(&format!("step {step}/{}  valid  {}{best}", self.max_steps, metrics_text(metrics)));
+    }
+
+    /// Prints a line, above the bar where there is one.
+    pub(crate) fn message(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.abandon();
+        }
+    }
+
+    /// The time left at the pace of this session, evaluation and saving included.
+    fn remaining(&self, step: u64) -> Duration {
+        let done = step.saturating_sub(self.first_step).max(1);
+        let left = self.max_steps.saturating_sub(step);
+        self.started.elapsed().mul_f64(left as f64 / done as f64)
+    }
+}
+
+fn train_text(line: &TrainLine) -> String {
+    format!(
+        "loss {:.4}  lr {:.2e}  grad_norm {:.2}  {} tok/s",
+        line.loss,
+        line.lr,
+        line.grad_norm,
+        thousands(line.tokens_per_second)
+    )
+}
+
+/// The loss first, as everywhere.
+pub(crate) fn metrics_text(metrics: &BTreeMap<String, f64>) -> String {
+    let loss = metrics.get_key_value("loss");
+    let others = metrics.iter().filter(|(name, _)| *name != "loss");
+    let texts: Vec<_> = loss.into_iter().chain(others).map(|(name, value)| format!("{name} {value:.4}")).collect();
+    texts.join("  ")
+}
+
+fn thousands(value: f64) -> String {
+    let digits = format!("{:.0}", value.max(0.0));
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// At most two units: `45s`, `1m20s`, `3h05m`, `2d04h`.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_train_line_reads_as_documented() {
+        let line = TrainLine {
+            step: 100,
+            loss: 2.451_26,
+            lr: 1e-3,
+            grad_norm: 0.812,
+            tokens: 6400,
+            tokens_per_second: 12_345.4,
+            step_ms: 5.0,
+        };
+        assert_eq!(train_text(&line), "loss 2.4513  lr 1.00e-3  grad_norm 0.81  12,345 tok/s");
+    }
+
+    #[test]
+    fn numbers_and_times_read_well() {
+        assert_eq!([0.0, 999.4, 1e3, 1_234_567.0].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        let texts = [0, 59, 80, 3_600, 11_100, 187_200].map(|s| duration_text(Duration::from_secs(s)));
+        assert_eq!(texts, ["0s", "59s", "1m20s", "1h00m", "3h05m", "2d04h"]);
+        let metrics = [("accuracy".to_owned(), 0.5), ("loss".to_owned(), 1.25)].into();
+        assert_eq!(metrics_text(&metrics), "loss 1.2500  accuracy 0.5000");
+    }
+}

@@ -1,0 +1,256 @@
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// What an exporter that a recipe hands in may fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong between a config and a trained model.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The file system refused something.
+    #[error("cannot {action} `{}`", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file of a run can't be read as what it should be.
+    #[error("`{}` is damaged: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file was written by a newer version of Fornax.
+    #[error("`{}` has format_version {found}; this build reads up to {supported}; hint: use the version of Fornax that wrote it", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The newest version that this build reads.
+        supported: u64,
+    },
+    /// A file that is to be read back carries no `format_version`.
+    #[error("`{}` has no format_version: not a file of a Fornax run", path.display())]
+    NoFormatVersion {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A new run was to be written into the folder of another one.
+    #[error("`{}` holds another run; hint: continue it with --resume, or choose another --run-dir", dir.display())]
+    HoldsAnotherRun {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// `--resume` names a folder without a run.
+    #[error("there is no run to resume in `{}`; hint: start a new one without --resume", dir.display())]
+    NothingToResume {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// `--resume` came without `--run-dir`.
+    #[error("`--resume` needs `--run-dir`: which run is to be continued?; hint: --resume --run-dir runs/NAME")]
+    ResumeNeedsRunDir,
+    /// Another process works in the run folder.
+    #[error("another process is using the run folder `{}`; hint: wait for it, or choose another --run-dir", dir.display())]
+    Locked {
+        /// The run folder.
+        dir: PathBuf,
+    },
+    /// The run has checkpoints, but none of them is complete and undamaged.
+    #[error("no checkpoint of `{}` can be used: {problems}", dir.display())]
+    NoUsableCheckpoint {
+        /// The run folder.
+        dir: PathBuf,
+        /// What is wrong with each, newest first.
+        problems: String,
+    },
+    /// The config differs from the one that the run began with.
+    #[error("the config differs from that of the run in `{}`: {changes}; hint: a resumed run may change {}; start a new run for anything else", dir.display(), crate::run::CHANGEABLE.join(", "))]
+    ConfigChanged {
+        /// The run folder.
+        dir: PathBuf,
+        /// Every changed key with both values.
+        changes: String,
+    },
+    /// `config.toml` of the run folder is not the one that its checkpoints were made with.
+    #[error("`{}` was edited after the checkpoint of step {step} was written; hint: restore the file, or start a new run in another --run-dir", path.display())]
+    ConfigEdited {
+        /// The config file.
+        path: PathBuf,
+        /// The checkpoint.
+        step: u64,
+    },
+    /// The data or the tokenizer differs from what the run began with.
+    #[error("the {what} differs from that of the run in `{}`: the run has {stored}, now it is {given}; hint: restore it, or start a new run in another --run-dir", dir.display())]
+    InputChanged {
+        /// The run folder.
+        dir: PathBuf,
+        /// Which input.
+        what: &'static str,
+        /// The hash in the checkpoint.
+        stored: String,
+        /// The hash now.
+        given: String,
+    },
+    /// A checkpoint could not be written; the run's earlier files are as they were.
+    #[error("cannot save a checkpoint in `{}`: {}; {kept}; hint: make room or repair the folder, then continue with --resume", path.display(), source.chain())]
+    SaveFailed {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// What remains.
+        kept: String,
+        /// The cause.
+        #[source]
+        source: Box<TrainError>,
+    },
+    /// A checkpoint does not fit what is trained.
+    #[error("cannot load the checkpoint `{}`", path.display())]
+    LoadFailed {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// The cause.
+        source: Box<TrainError>,
+    },
+    /// A burnpack file can't be written or read.
+    #[error("cannot {action} `{}`", path.display())]
+    Pack {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: burn_pack::Error,
+    },
+    /// The recipe's exporter failed.
+    #[error("cannot export the model to `{}`", dir.display())]
+    Export {
+        /// The folder that was to be written.
+        dir: PathBuf,
+        /// The cause.
+        source: BoxError,
+    },
+    /// The metric that chooses the best model is not among those of the evaluation.
+    #[error("`train.metric_for_best` is `{metric}`, but the evaluation gives: {known}")]
+    UnknownMetric {
+        /// The metric that was asked for.
+        metric: String,
+        /// The metrics that there are.
+        known: String,
+    },
+    /// A config key has a value that can't be used.
+    #[error("`{key}`: {problem}")]
+    Config {
+        /// The key, with its table.
+        key: String,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// A loss or a gradient was not finite; that step and all later ones changed nothing.
+    #[error("the {what} of step {step} is not finite ({examples}){}; hint: try a lower optimizer.lr or a longer warm-up", last_checkpoint(checkpoint.as_deref()))]
+    NonFinite {
+        /// `loss`, or `gradient` where the loss was finite.
+        what: &'static str,
+        /// The first such step.
+        step: u64,
+        /// What its batch was made of.
+        examples: String,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// No parameter of the model takes a gradient.
+    #[error("no parameter of the model takes a gradient: it is frozen, or not on an autodiff device")]
+    NotTrainable,
+    /// A step has nothing to learn from.
+    #[error("step {step} has no target ({examples})")]
+    NoTargets {
+        /// The step.
+        step: u64,
+        /// What its batch was made of.
+        examples: String,
+    },
+    /// An evaluation has nothing to measure.
+    #[error("there is no target in the {batches} batches of the evaluation")]
+    EmptyEvaluation {
+        /// The number of batches.
+        batches: u64,
+    },
+    /// The data did not yield a batch.
+    #[error("cannot read the next batch")]
+    Batch {
+        /// The cause.
+        source: BoxError,
+    },
+    /// A task gives a term of the loss without saying how many targets it has.
+    #[error("the loss has the term `{term}`, but targets are counted for: {counted}")]
+    UncountedTerm {
+        /// The term.
+        term: String,
+        /// The terms that have counts.
+        counted: String,
+    },
+    /// A task gives other sums than for the micro-batch before.
+    #[error("the task gives the sums `{now}`, but gave `{before}` for the micro-batch before")]
+    SumsChanged {
+        /// Their names before.
+        before: String,
+        /// Their names now.
+        now: String,
+    },
+    /// A stored state lacks a tensor.
+    #[error("tensor `{name}` is missing")]
+    MissingTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A stored state has a tensor that the model has no place for.
+    #[error("the model has no place for the tensor `{name}`")]
+    UnexpectedTensor {
+        /// Its name.
+        name: String,
+    },
+    /// A stored tensor does not fit.
+    #[error("tensor `{name}`: stored is {stored}, the model wants {wanted}")]
+    TensorMismatch {
+        /// Its name.
+        name: String,
+        /// Type and shape in the file.
+        stored: String,
+        /// Type and shape in the model.
+        wanted: String,
+    },
+}
+
+impl TrainError {
+    /// The error and its causes on one line, each said once.
+    pub(crate) fn chain(&self) -> String {
+        let first: &dyn std::error::Error = self;
+        let mut text = first.to_string();
+        for cause in std::iter::successors(first.source(), |error| error.source()).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        text
+    }
+
+    /// Names the last good checkpoint, where the error is one that a run recovers from by going back.
+    #[must_use]
+    pub fn with_checkpoint(mut self, path: Option<PathBuf>) -> Self {
+        if let Self::NonFinite { checkpoint, .. } = &mut self {
+            *checkpoint = path;
+        }
+        self
+    }
+}
+
+fn last_checkpoint(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!("; the last good checkpoint is `{}`", path.display()))
+}

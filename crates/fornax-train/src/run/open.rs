@@ -1,0 +1,245 @@
+//! How a run begins: in a fresh folder, or at the last checkpoint of an old one.
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use burn::module::Module;
+use serde::Serialize;
+use toml::Table;
+
+use super::{Clock, Run, config};
+use crate::{
+    Checkpoint, CheckpointConfig, Checkpoints, Learner, Options, RunInfo, State, Summary, TrainConfig, TrainError,
+    console::Console, environment::Environment, files, metrics::MetricsFile, signals::Interrupt,
+};
+
+impl<M: Module> Run<M> {
+    /// Opens the run folder that `options` name: a fresh one, or with `resume` an old one, at whose last complete
+    /// checkpoint `learner` is put. A run without a checkpoint is started anew.
+    ///
+    /// `config` is the recipe's whole resolved config; its tables `[train]` and `[checkpoint]` say how long the run is
+    /// and when it logs, evaluates and saves. From here on the first SIGINT or SIGTERM ends the loop after its step,
+    /// with a checkpoint and a summary; the second one ends the process.
+    ///
+    /// # Errors
+    ///
+    /// When the folder can't be written, is in use or holds another run; when the config, the data or the tokenizer
+    /// differ from what the run began with; when the run has checkpoints and none of them can be used.
+    pub fn open(
+        options: &Options,
+        config: &impl Serialize,
+        info: RunInfo,
+        learner: &mut Learner<M>,
+    ) -> Result<Self, TrainError> {
+        let table = config::to_table(config)?;
+        let train: TrainConfig = config::section(&table, "train")?;
+        let saving: CheckpointConfig = config::section(&table, "checkpoint")?;
+        train.validate()?;
+        saving.validate()?;
+        let max_steps = max_steps(&train, &info)?;
+
+        let (dir, lock) = open_dir(options, &info.recipe)?;
+        let checkpoints = Checkpoints::of_run(&dir);
+        files::recover(&dir)?;
+        checkpoints.recover()?;
+
+        let mut state = State::fresh(train.seed, config::hash(&table), learner.schedule());
+        state.data_hash = info.data_hash.clone();
+        state.tokenizer_hash = info.tokenizer_hash.clone();
+        state.overfit = options.overfit;
+        let known = config::exists(&dir);
+        if known && !options.resume || !known && !checkpoints.steps()?.is_empty() {
+            return Err(TrainError::HoldsAnotherRun { dir });
+        }
+        let checkpoint = if known { resume(&dir, &table, &checkpoints, &mut state, learner)? } else { None };
+        let summary = if known { read_summary(&dir) } else { None };
+        let finished = summary.filter(|summary| is_complete(summary, &state, max_steps));
+
+        let metrics = MetricsFile::open(&dir.join("metrics.jsonl"), state.step)?;
+        if finished.is_none() {
+            remove_stale_summary(&dir)?;
+            config::write(&dir, &table)?;
+            Environment::record(&dir, &info, state.step, known)?;
+            if let Some(tokenizer) = &info.tokenizer {
+                files::write_atomic(&dir.join("tokenizer.json"), tokenizer)?;
+            }
+        }
+        let interrupt = Interrupt::install().map_err(files::io_error("handle signals for", &dir))?;
+        let run = Self {
+            _lock: lock,
+            console: Console::new(state.step, max_steps),
+            clock: Clock::starting_at(Duration::from_secs_f64(state.seconds.max(0.0))),
+            last_checkpoint: checkpoint.map(|checkpoint| checkpoint.dir().to_owned()),
+            last_saved: known.then_some(state.step).filter(|&step| step > 0),
+            parameters: learner.num_parameters() as u64,
+            best_exported: None,
+            keeps_best: false,
+            settled: false,
+            closed: finished.is_some(),
+            test: Default::default(),
+            export: None,
+            dir,
+            info,
+            train,
+            saving,
+            max_steps,
+            checkpoints,
+            metrics,
+            interrupt,
+            state,
+            finished,
+        };
+        run.greet();
+        Ok(run)
+    }
+
+    fn greet(&self) {
+        let dir = self.dir.display();
+        let (step, max_steps) = (self.state.step, self.max_steps);
+        self.console.message(&match &self.finished {
+            Some(summary) => format!("`{dir}` is a finished run of {} steps: nothing to do", summary.steps),
+            None if step > 0 => format!("resuming `{dir}` after step {step} of {max_steps}"),
+            None => format!("run folder `{dir}`, {max_steps} steps"),
+        });
+    }
+}
+
+/// The length of the run.
+fn max_steps(train: &TrainConfig, info: &RunInfo) -> Result<u64, TrainError> {
+    let missing = |key: &str| TrainError::Config {
+        key: key.to_owned(),
+        problem: "the recipe doesn't know how many steps an epoch has; use steps".to_owned(),
+    };
+    match info.steps_per_epoch {
+        Some(steps) => Ok(train.total_steps(steps)),
+        None if train.max_epochs.is_some() => Err(missing("train.max_epochs")),
+        None if train.eval_every == 0 => Err(missing("train.eval_every")),
+        None => Ok(train.total_steps(u64::MAX)),
+    }
+}
+
+/// The run folder and the lock that keeps other processes out while the run lives.
+fn open_dir(options: &Options, recipe: &str) -> Result<(PathBuf, File), TrainError> {
+    let dir = match (&options.run_dir, options.resume) {
+        (None, true) => return Err(TrainError::ResumeNeedsRunDir),
+        (Some(dir), true) if !dir.is_dir() => return Err(TrainError::NothingToResume { dir: dir.clone() }),
+        (Some(dir), _) => dir.clone(),
+        (None, false) => default_dir(Path::new("runs"), recipe),
+    };
+    files::create_dir(&dir)?;
+    let path = dir.join(".lock");
+    let lock = File::create(&path).map_err(files::io_error("create", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok((dir, lock)),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { dir }),
+        Err(TryLockError::Error(error)) => Err(files::io_error("lock", &path)(error)),
+    }
+}
+
+/// `runs/<recipe>-<date>-<time>`, with a number if there is such a folder.
+fn default_dir(parent: &Path, recipe: &str) -> PathBuf {
+    let name = format!("{recipe}-{}", jiff::Zoned::now().strftime("%Y%m%d-%H%M%S"));
+    let numbered = (2u32..).map(|number| parent.join(format!("{name}-{number}")));
+    let mut free = std::iter::once(parent.join(&name)).chain(numbered).filter(|dir| !dir.exists());
+    free.next().unwrap_or_else(|| parent.join(&name))
+}
+
+/// Brings `learner` and `state` to the newest usable checkpoint, if the run has any.
+fn resume<M: Module>(
+    dir: &Path,
+    table: &Table,
+    checkpoints: &Checkpoints,
+    state: &mut State,
+    learner: &mut Learner<M>,
+) -> Result<Option<Checkpoint>, TrainError> {
+    config::check_unchanged(dir, &config::open_config(dir)?, table)?;
+    let found = checkpoints.latest()?;
+    for (path, error) in &found.skipped {
+        tracing::warn!("the checkpoint `{}` is skipped: {}", path.display(), error.chain());
+    }
+    let Some(checkpoint) = found.checkpoint else {
+        if found.skipped.is_empty() {
+            return Ok(None);
+        }
+        let problems = found.skipped.iter().map(|(_, error)| error.chain());
+        let problems = problems.collect::<Vec<_>>().join("; ");
+        return Err(TrainError::NoUsableCheckpoint { dir: dir.to_owned(), problems });
+    };
+    let stored = checkpoint.state();
+    if stored.config_hash != state.config_hash {
+        return Err(TrainError::ConfigEdited { path: dir.join("config.toml"), step: stored.step });
+    }
+    check_input(dir, "data", &stored.data_hash, &state.data_hash)?;
+    check_input(dir, "tokenizer", &stored.tokenizer_hash, &state.tokenizer_hash)?;
+    check_input(dir, "value of --overfit", &stored.overfit, &state.overfit)?;
+    load(&checkpoint, learner)
+        .map_err(|source| TrainError::LoadFailed { path: checkpoint.dir().to_owned(), source: Box::new(source) })?;
+    *state = stored.clone();
+    Ok(Some(checkpoint))
+}
+
+fn load<M: Module>(checkpoint: &Checkpoint, learner: &mut Learner<M>) -> Result<(), TrainError> {
+    let state = checkpoint.state();
+    learner.load_parameters(checkpoint.model()?)?;
+    learner.load_optimizer(checkpoint.optimizer()?)?;
+    learner.load_window(state.window.clone());
+    let schedule = learner.schedule().with_steps(state.schedule.warmup, state.schedule.decay);
+    learner.set_schedule(schedule);
+    Ok(())
+}
+
+fn check_input<T: PartialEq + ToString>(
+    dir: &Path,
+    what: &'static str,
+    stored: &Option<T>,
+    given: &Option<T>,
+) -> Result<(), TrainError> {
+    if stored == given {
+        return Ok(());
+    }
+    let text = |value: &Option<T>| value.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    Err(TrainError::InputChanged { dir: dir.to_owned(), what, stored: text(stored), given: text(given) })
+}
+
+/// A summary that can't be read is as good as none: it is written again at the end.
+fn read_summary(dir: &Path) -> Option<Summary> {
+    Summary::open(dir).unwrap_or_else(|error| {
+        tracing::warn!("{}", error.chain());
+        None
+    })
+}
+
+/// Whether the run of `summary` ended as it should and has no steps left.
+fn is_complete(summary: &Summary, state: &State, max_steps: u64) -> bool {
+    let ended = summary.stopped_early || state.step >= max_steps;
+    ended && !summary.interrupted && summary.error.is_none() && summary.steps == state.step
+}
+
+/// A summary says that a run has ended; this one goes on.
+fn remove_stale_summary(dir: &Path) -> Result<(), TrainError> {
+    let path = dir.join("summary.json");
+    if path.exists() { fs::remove_file(&path).map_err(files::io_error("remove", &path)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_folders_are_named_by_recipe_and_time_and_never_shared() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = default_dir(parent.path(), "gpt-lm");
+        let name = first.file_name().unwrap().to_str().unwrap();
+        let shape: String = name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(shape, "gpt-lm-00000000-000000");
+        // The clock may tick between two names; both seconds are taken.
+        for _ in 0..3 {
+            let dir = default_dir(parent.path(), "gpt-lm");
+            assert!(!dir.exists());
+            fs::create_dir(&dir).unwrap();
+        }
+    }
+}

@@ -1,0 +1,102 @@
+use std::{
+    io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use signal_hook::{consts::TERM_SIGNALS, flag};
+
+use crate::summary::EXIT_INTERRUPTED;
+
+/// SIGINT, SIGTERM and, on Unix, SIGQUIT: the first asks the loop to stop after its step, the second leaves at once.
+///
+/// The handlers stay for the life of the process; once the value is dropped, the first signal leaves at once, so that
+/// what a recipe does after training can be interrupted as usual.
+#[derive(Clone, Debug)]
+pub(crate) struct Interrupt {
+    requested: Arc<AtomicBool>,
+    /// Whether the next signal ends the process.
+    leave: Arc<AtomicBool>,
+}
+
+static HANDLERS: OnceLock<Interrupt> = OnceLock::new();
+
+impl Interrupt {
+    /// Installs the handlers, or rearms those of an earlier run of this process.
+    pub(crate) fn install() -> io::Result<Self> {
+        let interrupt = match HANDLERS.get() {
+            Some(installed) => installed.clone(),
+            None => {
+                let new = Self::unarmed();
+                for &signal in TERM_SIGNALS {
+                    // In this order: the second signal must find the flag that the first has set.
+                    flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&new.leave))?;
+                    flag::register(signal, Arc::clone(&new.leave))?;
+                    flag::register(signal, Arc::clone(&new.requested))?;
+                }
+                HANDLERS.get_or_init(|| new).clone()
+            }
+        };
+        interrupt.requested.store(false, Ordering::SeqCst);
+        interrupt.leave.store(false, Ordering::SeqCst);
+        Ok(interrupt)
+    }
+
+    /// Flags that no signal sets.
+    pub(crate) fn unarmed() -> Self {
+        Self { requested: Arc::default(), leave: Arc::default() }
+    }
+
+    /// Whether a signal came.
+    pub(crate) fn requested(&self) -> bool {
+        self.requested.load(Ordering::SeqCst)
+    }
+
+    /// Behaves as if a signal came.
+    #[cfg(test)]
+    pub(crate) fn request(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.leave.store(true, Ordering::SeqCst);
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::process::Command;
+
+    use signal_hook::{
+        consts::{SIGINT, SIGTERM},
+        low_level::raise,
+    };
+
+    use super::*;
+
+    /// Signals go to the whole process, so a child takes them.
+    #[test]
+    fn the_first_signal_asks_and_the_second_leaves() {
+        const KEY: &str = "FORNAX_TEST_SIGNALS";
+        if std::env::var_os(KEY).is_some() {
+            let interrupt = Interrupt::install().unwrap();
+            assert!(!interrupt.requested());
+            raise(SIGTERM).unwrap();
+            assert!(interrupt.requested());
+            let interrupt = Interrupt::install().unwrap();
+            assert!(!interrupt.requested());
+            raise(SIGINT).unwrap();
+            assert!(interrupt.requested());
+            raise(SIGINT).unwrap();
+            unreachable!("the second signal leaves");
+        }
+        let name = "signals::tests::the_first_signal_asks_and_the_second_leaves";
+        let child =
+            Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).env(KEY, "1").output().unwrap();
+        assert_eq!(child.status.code(), Some(EXIT_INTERRUPTED), "{child:?}");
+    }
+}
