@@ -57,15 +57,8 @@ impl SelfAttention {
     ) -> Tensor<3> {
         let [batch, seq, hidden_size] = hidden.dims();
         let head_dim = hidden_size / self.num_heads;
-        let projected = self.query_key_value.forward(hidden, context);
-        let heads = |part: usize| {
-            projected
-                .clone()
-                .narrow(2, part * hidden_size, hidden_size)
-                .reshape([batch, seq, self.num_heads, head_dim])
-                .swap_dims(1, 2) // [batch, heads, seq, head_dim]
-        };
-        let (query, key, value) = (heads(0), heads(1), heads(2));
+        let heads = |x: Tensor<3>| x.reshape([batch, seq, self.num_heads, head_dim]).swap_dims(1, 2);
+        let [query, key, value] = self.query_key_value.forward_split(hidden, context).map(heads);
         let (key, value) = match cache {
             Some(cache) => cache.append(key, value),
             None => (key, value),

@@ -1,10 +1,17 @@
 use burn::tensor::Tensor;
 
-use crate::{AttentionMask, Context, dropout, linear::matmul};
+use crate::{
+    AttentionMask, Context, dropout,
+    linear::matmul,
+    slope::{constant, with_slope},
+};
 
 /// The largest score subtracted before `exp` is at least this: far above what a mask adds, far below any real score, so
 /// that a row without a permitted key gets weights of exactly zero.
 const LOWEST_MAXIMUM: f32 = -1e29;
+
+/// An infinite bias is taken for this, so that differences of scores are numbers.
+const LOWEST_BIAS: f32 = -1e38;
 
 /// How [`attention`] scores keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +38,7 @@ pub struct AttentionOptions {
 /// - `key`: `[batch, kv_heads, key_len, head_dim]`; `heads` is a multiple of `kv_heads`, and `heads / kv_heads`
 ///   consecutive query heads share a key head (Ainslie et al. 2023)
 /// - `value`: `[batch, kv_heads, key_len, value_dim]`
-/// - `bias`: broadcastable to `[batch, heads, query_len, key_len]`; it receives a gradient
+/// - `bias`: broadcastable to `[batch, heads, query_len, key_len]`; it receives a gradient. `-∞` hides a key
 /// - result: `[batch, heads, query_len, value_dim]`
 ///
 /// # Panics
@@ -64,14 +71,17 @@ pub fn attention(
     let scores = matmul(query, key.transpose(), context).reshape([batch, heads, query_len, key_len]);
 
     let mask = mask.additive(options.causal, [batch, query_len, key_len], &scores.device());
+    let bias = bias.map(|bias| bias.clamp_min(LOWEST_BIAS));
     let scores = match (mask, bias) {
         (Some(mask), Some(bias)) => scores + (bias + mask),
         (Some(extra), None) | (None, Some(extra)) => scores + extra,
         (None, None) => scores,
     };
-    // The maximum cancels out of the quotient, so it needs no gradient.
-    let maximum = scores.clone().set_require_grad(false).max_dim(3).clamp_min(LOWEST_MAXIMUM);
-    let weights = (scores - maximum).exp();
+    // The maximum cancels out of the quotient, so it needs no gradient. The exponential is its own derivative.
+    let at = constant(&scores);
+    let maximum = at.clone().max_dim(3).clamp_min(LOWEST_MAXIMUM);
+    let weights = (at - maximum).exp();
+    let weights = with_slope(scores, weights.clone(), || weights);
     // At least 1 wherever a key is permitted, since the largest weight is 1.
     let total = weights.clone().sum_dim(3).clamp_min(0.5);
     let weights = dropout(weights, options.dropout, context).reshape([batch, kv_heads, rows, key_len]);

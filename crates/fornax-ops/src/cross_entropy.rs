@@ -1,4 +1,6 @@
-use burn::tensor::{Int, IntDType, Tensor};
+use burn::tensor::{IndexingUpdateOp, Int, IntDType, Tensor};
+
+use crate::slope::constant;
 
 /// Sums over the targets of a batch, all `[1]` and all still on the device.
 #[derive(Clone, Debug)]
@@ -15,8 +17,8 @@ pub struct CrossEntropy {
 ///
 /// `ignore` may be any number, also one that is no class (-100). A batch without a target gives zeros.
 ///
-/// The softmax is in `f32` and safe for logits of any size. The reference form keeps two tensors of the logits' size for
-/// the backward pass.
+/// The softmax is in `f32` and safe for finite logits of any size. The reference form computes the gradient in closed form
+/// with the loss and keeps it for the backward pass: one tensor of the logits' size.
 ///
 /// # Shapes
 ///
@@ -30,22 +32,30 @@ pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64
     let [rows, _] = logits.dims();
     assert_eq!([rows], targets.dims(), "cross_entropy_sum: rows of logits against targets");
     let ignored = targets.clone().equal_elem(ignore);
-    let counted = ignored.clone().bool_not().float();
+    let counted = ignored.clone().bool_not().float().reshape([rows, 1]);
     // The ignored value may be no valid index, so it is never gathered with.
     let targets = targets.mask_fill(ignored, 0).reshape([rows, 1]);
 
-    let (maximum, best) = logits.clone().set_require_grad(false).max_dim_with_indices(1);
-    let hits = best.cast(IntDType::from(targets.dtype())).equal(targets.clone()).float().reshape([rows]);
-    // The maximum cancels out of the difference, so it needs no gradient.
-    let shifted = logits - maximum;
-    let log_total = shifted.clone().exp().sum_dim(1).log();
-    let losses = (log_total - shifted.gather(1, targets)).reshape([rows]);
+    let at = constant(&logits);
+    let (maximum, best) = at.clone().max_dim_with_indices(1);
+    let hits = best.cast(IntDType::from(targets.dtype())).equal(targets.clone()).float();
+    let shifted = at - maximum;
+    let own = shifted.clone().gather(1, targets.clone());
+    let weights = shifted.exp();
+    let total = weights.clone().sum_dim(1);
+    let losses = total.clone().log() - own;
 
-    CrossEntropy {
-        sum: (losses * counted.clone()).sum(),
-        correct: (hits * counted.clone()).sum(),
-        count: counted.sum(),
-    }
+    let sum = (losses * counted.clone()).sum();
+    let sum = if logits.is_tracked() {
+        // The gradient of a row is softmax(logits), less 1 at the target.
+        let minus_one = counted.clone().neg();
+        let slope = (weights * (counted.clone() / total)).scatter(1, targets, minus_one, IndexingUpdateOp::Add);
+        let zero = logits.clone() - constant(&logits);
+        (zero * slope).sum() + sum
+    } else {
+        sum
+    };
+    CrossEntropy { sum, correct: (hits * counted.clone()).sum(), count: counted.sum() }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod linear;
 mod mask;
 mod norm;
 mod philox;
+mod slope;
 #[cfg(test)]
 mod testing;
 

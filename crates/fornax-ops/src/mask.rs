@@ -5,6 +5,8 @@ use burn::tensor::{Device, Int, IntDType, Tensor};
 const FORBIDDEN: f32 = -1e30;
 
 /// Which keys a query may attend to, apart from the causal flag of [`AttentionOptions`](crate::AttentionOptions).
+// A batch has one mask, passed by reference: its size costs nothing, and boxes would burden whoever makes one.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum AttentionMask {
     /// All of them.

@@ -17,10 +17,10 @@ const ROUNDS: usize = 10;
 /// Group `index` of the stream of `key`: word `w` of block `index * LANES + lane` stands at `w * LANES + lane`.
 pub(crate) fn group(key: RandomKey, index: u64) -> [u32; GROUP] {
     let mut counter = [[0u32; LANES]; 4];
-    for lane in 0..LANES {
-        let block = index * LANES as u64 + lane as u64;
-        counter[0][lane] = block as u32;
-        counter[1][lane] = (block >> 32) as u32;
+    let [low, high, ..] = &mut counter;
+    for ((low, high), block) in low.iter_mut().zip(high).zip(index * LANES as u64..) {
+        *low = block as u32;
+        *high = (block >> 32) as u32;
     }
     let key = [key.value() as u32, (key.value() >> 32) as u32];
     let words = rounds(counter, key);
