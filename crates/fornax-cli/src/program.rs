@@ -6,6 +6,9 @@ use std::{
 };
 
 use fornax_backend::BackendError;
+use fornax_data::DataError;
+use fornax_models::ModelError;
+use fornax_train::TrainError;
 use tracing_subscriber::EnvFilter;
 
 use crate::ConfigError;
@@ -87,11 +90,40 @@ fn message(payload: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("no message").to_owned()
 }
 
+/// 2 for bad usage or bad config, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let is_usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Usage>() || cause.is::<ConfigError>() || cause.is::<BackendError>()
+        cause.is::<Usage>()
+            || cause.is::<ConfigError>()
+            || cause.is::<BackendError>()
+            || cause.downcast_ref::<DataError>().is_some_and(is_data_usage)
+            || matches!(cause.downcast_ref(), Some(ModelError::Config { .. } | ModelError::SamplingOption { .. }))
+            || cause.downcast_ref::<TrainError>().is_some_and(is_train_usage)
     };
     if error.chain().any(is_usage) { 2 } else { 1 }
+}
+
+fn is_data_usage(error: &DataError) -> bool {
+    matches!(
+        error,
+        DataError::ConfigConflict { .. }
+            | DataError::ConfigValue { .. }
+            | DataError::UnknownDataset { .. }
+            | DataError::UnknownSplit { .. }
+            | DataError::TooFewExamples { .. }
+    )
+}
+
+fn is_train_usage(error: &TrainError) -> bool {
+    matches!(
+        error,
+        TrainError::Config { .. }
+            | TrainError::ConfigChanged { .. }
+            | TrainError::HoldsAnotherRun { .. }
+            | TrainError::NothingToResume { .. }
+            | TrainError::ResumeNeedsRunDir
+            | TrainError::UnknownMetric { .. }
+    )
 }
 
 /// The chain of causes on one line, each said once, and the hint on a line of its own.
@@ -106,9 +138,11 @@ fn render(error: &anyhow::Error) -> String {
             last = cause;
         }
     }
-    match text.split_once("hint: ") {
-        Some((error, hint)) => format!("{}\nhint: {hint}", error.trim_end_matches([' ', '\n', ';', '(', ','])),
-        None => text,
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<DataError>()?.hint());
+    match (hint, text.split_once("hint: ")) {
+        (Some(hint), _) => format!("{text}\nhint: {hint}"),
+        (None, Some((error, hint))) => format!("{}\nhint: {hint}", error.trim_end_matches([' ', '\n', ';', '(', ','])),
+        (None, None) => text,
     }
 }
 

@@ -45,7 +45,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The config of this run: the file or `built_in`, under `--set`, under the short forms.
+    /// The config of this run: the file, or that of the run to resume, or `built_in`; under `--set`, under the short forms.
     ///
     /// # Errors
     ///
@@ -54,7 +54,16 @@ impl RunArgs {
         let mut overrides = self.overrides.clone();
         overrides.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         overrides.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
-        load(self.config.as_deref(), built_in, &overrides)
+        match self.resumed_config() {
+            Some(stored) => load(None, &stored, &overrides),
+            None => load(self.config.as_deref(), built_in, &overrides),
+        }
+    }
+
+    /// The config of the run that `--resume` continues, when no other is named. What is wrong with it, the run itself reports.
+    fn resumed_config(&self) -> Option<String> {
+        let folder = self.run_dir.as_deref().filter(|_| self.resume && self.config.is_none())?;
+        toml::to_string(&fornax_train::open_config(folder).ok()?).ok()
     }
 
     /// What the learner is told besides the config.

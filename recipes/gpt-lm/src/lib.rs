@@ -1,1 +1,198 @@
-//! Placeholder.
+//! GPT language modelling: a GPT-2 learns to predict the next token of a text.
+//!
+//! This file is the whole recipe, to be read from top to bottom. Change the objective in [`NextToken::loss`], the order of
+//! work in [`run`], and the architecture in `fornax-models/src/gpt2.rs`.
+
+mod bench;
+mod config;
+mod data;
+mod dry_run;
+mod sample;
+
+use std::{ffi::OsString, path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use clap::Parser;
+use fornax_backend::OpenDevice;
+use fornax_cli::{Ending, RunArgs, UsageContext, main_with, model_folder, progress};
+use fornax_data::{BatchSource, DataError, IGNORE_TARGET, TokenBatch, Tokenizer};
+use fornax_models::{Gpt2, ModelError, hf};
+use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
+use fornax_train::{
+    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Schedule, Sums, Task, Term, TrainError,
+    evaluate,
+};
+
+pub use config::{Config, ModelConfig, ObjectiveConfig, SampleConfig, Sampling};
+pub use data::{Data, cache_folder};
+
+/// The name of the recipe, in run folders and summaries.
+pub const NAME: &str = "gpt-lm";
+
+/// Train a GPT on text.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "gpt-lm", version)]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Next-token prediction: the mean over all positions of the cross-entropy between prediction and next token.
+#[derive(Clone, Copy, Debug)]
+pub struct NextToken;
+
+impl Task<Gpt2> for NextToken {
+    type Batch = TokenBatch;
+
+    fn size(&self, batch: &TokenBatch) -> BatchSize {
+        BatchSize { counts: vec![("loss", batch.target_count())], tokens: batch.token_count() }
+    }
+
+    fn describe(&self, batch: &TokenBatch) -> String {
+        let numbers: Vec<String> = batch.examples.iter().map(ToString::to_string).collect();
+        format!("blocks {}", numbers.join(", "))
+    }
+
+    fn loss(&self, model: &Gpt2, batch: &TokenBatch, context: &Context) -> Sums {
+        let device = model.token_embedding.weight.device();
+        let logits = model.forward(to_device(&batch.input_ids, batch, &device), &AttentionMask::None, context);
+        let targets = to_device(&batch.targets, batch, &device).flatten::<1>(0, 1);
+        let CrossEntropy { sum, correct, .. } =
+            cross_entropy_sum(logits.flatten::<2>(0, 1), targets, i64::from(IGNORE_TARGET));
+        Sums { terms: vec![Term { name: "loss", sum, weight: 1.0 }], metrics: vec![("correct", correct)] }
+    }
+}
+
+fn to_device(ids: &[i32], batch: &TokenBatch, device: &Device) -> Tensor<2, Int> {
+    Tensor::from_data(TensorData::new(ids.to_vec(), [batch.batch, batch.seq_len]), device)
+}
+
+/// Trains as `config` says, or does what `options` ask for instead.
+pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
+    config.validate()?;
+    let device = fornax_backend::open(&options.device.parse()?)?;
+    device.check_precision(options.precision)?;
+    tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
+    let data = Data::open(config, options.overfit)?;
+    sample::check(&config.sample, &data.tokenizer).usage()?;
+    let mut learner = learner(config, options, &device, &data)?;
+    if options.dry_run {
+        return dry_run::run(config, &data, learner);
+    }
+    if let Some(steps) = options.bench {
+        return bench::run(steps, &device, &data, learner);
+    }
+
+    let info = run_info(options, &device, &data)?;
+    let tokenizer = Arc::clone(&data.tokenizer);
+    let mut run = Run::open(options, config, info, &mut learner)?
+        .export_with(move |model, folder| export(model, &tokenizer, folder));
+    let mut batches = data.loader(run.completed_steps()..run.max_steps())?;
+    while let Some(step) = run.next_step() {
+        let (_, micro_batches) = batches.next().context("the loader ended before the run")??;
+        let stats = learner.train_step(step, &micro_batches, &NextToken)?;
+        run.log_train(&stats, &mut learner)?;
+        if run.eval_due() {
+            run.log_eval(&evaluate_valid(&learner.valid(), &data, &learner)?)?;
+        }
+        if run.save_due() {
+            run.save(&learner)?;
+        }
+    }
+    drop(batches);
+    let (folder, new) = (run.dir().to_owned(), !run.is_finished());
+    let summary = run.finish(&mut learner)?;
+    if summary.interrupted {
+        return Ok(Ending::Interrupted);
+    }
+    if new {
+        sample::print(&config.sample, &learner.valid(), &data.tokenizer, &folder)?;
+    }
+    Ok(Ending::Done)
+}
+
+/// The loss over the valid split, or over as much of it as `eval.max_batches` allows.
+fn evaluate_valid(model: &Gpt2, data: &Data, learner: &Learner<Gpt2>) -> Result<Metrics, TrainError> {
+    let bar = progress("evaluating", data.valid_batches);
+    let metrics =
+        evaluate(model, data.valid_batches(), &NextToken, learner.precision(), |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    Ok(metrics.with_bits_per_byte(data.bytes_per_target()))
+}
+
+/// A model, new or from a checkpoint, with its optimizer.
+fn learner(config: &Config, options: &Options, device: &OpenDevice, data: &Data) -> anyhow::Result<Learner<Gpt2>> {
+    let model = init_model(config, &data.tokenizer, &device.device.clone().autodiff())?;
+    let max_steps = config.train.total_steps(data.train.steps_per_epoch());
+    let settings = LearnerSettings {
+        optimizer: config.optimizer.clone(),
+        schedule: Schedule::new(&config.schedule, config.optimizer.lr, max_steps),
+        seed: config.train.seed,
+        precision: options.precision,
+    };
+    Ok(Learner::new(model, settings)?)
+}
+
+fn init_model(config: &Config, tokenizer: &Tokenizer, device: &Device) -> Result<Gpt2, ModelError> {
+    let model = match &config.model.from {
+        Some(folder) => hf::load_gpt2(&model_folder(folder), device)?.0,
+        None => {
+            let sizes = config.model.gpt2(tokenizer.vocab_size(), config.objective.seq_len);
+            sizes.init(config.train.seed, device)?
+        }
+    };
+    let sizes = model.config();
+    let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
+    if sizes.vocab_size < tokenizer.vocab_size() {
+        let reason = format!("the tokenizer has {} tokens", tokenizer.vocab_size());
+        return refuse("vocab_size", sizes.vocab_size, reason);
+    }
+    if sizes.max_positions < config.objective.seq_len {
+        let reason = format!("objective.seq_len is {}", config.objective.seq_len);
+        return refuse("max_positions", sizes.max_positions, reason);
+    }
+    Ok(model)
+}
+
+fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunInfo, DataError> {
+    Ok(RunInfo {
+        recipe: NAME.to_owned(),
+        device: device.spec.to_string(),
+        driver: Some(format!("{} {}", device.name, device.driver).trim().to_owned()),
+        precision: options.precision.to_string(),
+        data_hash: Some(data.hash.clone()),
+        tokenizer_hash: Some(data.tokenizer.hash().to_owned()),
+        tokenizer: Some(data.tokenizer.to_json()?.into_bytes()),
+        steps_per_epoch: Some(data.train.steps_per_epoch()),
+    })
+}
+
+/// A folder that `transformers`, `fornax generate` and `model.from` read.
+fn export(model: &Gpt2, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<()> {
+    hf::save_gpt2(model, folder)?;
+    tokenizer.save(&folder.join("tokenizer.json"))?;
+    Ok(())
+}
+
+/// Reads the config and runs.
+///
+/// # Errors
+///
+/// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
+pub fn execute(args: &Args) -> anyhow::Result<Ending> {
+    let loaded = args.run.load::<Config>(include_str!("../configs/default.toml"))?;
+    run(&loaded.config, &args.run.options())
+}
+
+/// The program `gpt-lm`, with its arguments.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Args::try_parse_from(args) {
+        Ok(args) => main_with(|| execute(&args)),
+        Err(error) => {
+            // The help goes to stdout, a mistake to stderr; a closed pipe is nobody's concern.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+        }
+    }
+}

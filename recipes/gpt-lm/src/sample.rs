@@ -1,0 +1,56 @@
+use std::{io::Write, path::Path};
+
+use anyhow::Context;
+use fornax_data::Tokenizer;
+use fornax_models::{
+    Gpt2,
+    generate::{SamplingOptions, generate},
+};
+
+use crate::SampleConfig;
+
+/// Refuses a prompt that the tokenizer can't read, before the training whose end it is for.
+pub(crate) fn check(config: &SampleConfig, tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    let prompt = tokenizer.encode(&config.prompt).context("sample.prompt")?;
+    anyhow::ensure!(
+        config.max_new_tokens == 0 || !prompt.is_empty(),
+        "sample.prompt is empty; give at least one token"
+    );
+    Ok(())
+}
+
+/// Prints what the model says after the prompt, and the command that prints more.
+pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, run_dir: &Path) -> anyhow::Result<()> {
+    if config.max_new_tokens == 0 {
+        return Ok(());
+    }
+    let options = SamplingOptions {
+        max_new_tokens: config.max_new_tokens,
+        temperature: config.temperature,
+        top_k: config.top_k,
+        stop_tokens: tokenizer.end_of_text_id().into_iter().collect(),
+        ..SamplingOptions::default()
+    };
+    let prompt = tokenizer.encode(&config.prompt)?;
+    let mut text = tokenizer.text_stream(&prompt, true);
+    let mut out = std::io::stdout().lock();
+    write!(out, "\n{}", config.prompt)?;
+    let mut failure = None;
+    generate(model, &[prompt.clone()], &options, &mut |_, token| {
+        let shown = text.push(token).map_err(anyhow::Error::from).and_then(|piece| {
+            write!(out, "{piece}")?;
+            Ok(out.flush()?)
+        });
+        failure = failure.take().or(shown.err());
+    })?;
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    writeln!(out, "{}", text.finish()?)?;
+    tracing::info!(
+        "more: cargo run --release -p fornax -- generate --model {} --prompt {:?}",
+        run_dir.display(),
+        config.prompt
+    );
+    Ok(())
+}
