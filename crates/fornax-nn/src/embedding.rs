@@ -40,7 +40,7 @@ impl Embedding {
     pub fn first(&self, len: usize) -> Tensor<3> {
         let weight = self.weight.val();
         assert!(len <= weight.dims()[0], "embedding: {len} positions of {}", weight.dims()[0]);
-        weight.slice([0..len]).unsqueeze()
+        weight.narrow(0, 0, len).unsqueeze()
     }
 
     /// Scores of every token by the same table (Press and Wolf 2017), computed in [`Context::precision`].
