@@ -11,6 +11,140 @@ pub enum DataError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// A text file is not UTF-8.
+    #[error("{path}: not UTF-8 at byte {offset}", path = path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first byte that does not fit, counted from 0.
+        offset: u64,
+    },
+    /// There is no text to learn from.
+    #[error("no text in {paths}: {reason}")]
+    EmptyCorpus {
+        /// The files and folders that were asked for.
+        paths: String,
+        /// What was found instead.
+        reason: String,
+    },
+    /// A line or row can't be read.
+    #[error("{path}:{line}{column}: {message}", path = path.display(), column = column.map(|it| format!(":{it}")).unwrap_or_default())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The byte in the line, counted from 1, where known.
+        column: Option<u64>,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A file is not as it was when it was opened.
+    #[error("{path}: changed while it was in use: its text had {expected} bytes, now {found}", path = path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of text when it was opened.
+        expected: u64,
+        /// Bytes of text now.
+        found: u64,
+    },
+    /// A source is too small for a train and a valid part.
+    #[error("can't split {what} into train and valid: {reason}")]
+    CannotSplit {
+        /// The source.
+        what: String,
+        /// Why not.
+        reason: String,
+    },
+    /// Two keys of `[data]` that exclude each other.
+    #[error("`{first}` and `{second}` can't both be set: {reason}")]
+    ConfigConflict {
+        /// One key.
+        first: &'static str,
+        /// The other key or what it is set to.
+        second: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A key of `[data]` with a value that makes no sense.
+    #[error("`{key}` is {value}; expected {expected}")]
+    ConfigValue {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// There is no data set of this name.
+    #[error("unknown data set `{name}`; there is: {known}")]
+    UnknownDataset {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: String,
+    },
+    /// The data set has no such split.
+    #[error("data set `{name}` has no split `{split}`")]
+    UnknownSplit {
+        /// The data set.
+        name: String,
+        /// The split asked for.
+        split: crate::source::Split,
+    },
+    /// A `dataset.toml` can't be understood.
+    #[error("datasets/{name}/dataset.toml: {message}")]
+    Descriptor {
+        /// The data set.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A file of a data set is there, but with other bytes.
+    #[error("{path}: sha256 is {found}, the data set says {expected}", path = path.display())]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// The sha256 in `dataset.toml`.
+        expected: String,
+        /// The file's.
+        found: String,
+    },
+    /// A download failed for good.
+    #[error("can't download {url}: {reason}")]
+    Download {
+        /// The file's address.
+        url: String,
+        /// What went wrong last.
+        reason: String,
+        /// A folder to put the file into by hand.
+        folder: PathBuf,
+    },
+    /// A crate of the embedded corpus is nowhere.
+    #[error("crate {name} {version} of the data set `rust-crates` is in none of: {searched}")]
+    CrateMissing {
+        /// The crate.
+        name: String,
+        /// Its version.
+        version: String,
+        /// The folders that were searched.
+        searched: String,
+    },
+    /// A crate of the embedded corpus has other contents.
+    #[error("{path}: crate {name} {version} of the data set `rust-crates` was altered: sha256 is {found}, not {expected}", path = path.display())]
+    CrateChanged {
+        /// The crate.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Its folder.
+        path: PathBuf,
+        /// The sha256 in the list.
+        expected: String,
+        /// The folder's.
+        found: String,
+    },
 }
 
 impl DataError {
@@ -18,5 +152,28 @@ impl DataError {
     pub fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+
+    /// What the user can do about it, where we know.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotUtf8 { .. } => Some("convert the file to UTF-8, for instance with iconv".into()),
+            Self::Checksum { path, .. } => Some(format!(
+                "the file was changed or is another version; move {} away to have it downloaded again",
+                path.display()
+            )),
+            Self::Download { url, folder, .. } => Some(format!(
+                "offline? put the file from {url} into {}, or train on the embedded data set, which needs no download: \
+                 data.name = \"rust-crates\"",
+                folder.display()
+            )),
+            Self::CrateMissing { .. } => {
+                Some("run `cargo fetch` in the workspace: it unpacks the crates into cargo's registry folder".into())
+            }
+            Self::CrateChanged { path, .. } => {
+                Some(format!("delete {} and run `cargo fetch` in the workspace", path.display()))
+            }
+            _ => None,
+        }
     }
 }

@@ -1,8 +1,37 @@
 //! Where text comes from. A source is a `burn_dataset::Dataset` of documents.
+//!
+//! | source | one document is |
+//! |---|---|
+//! | [`TextFiles`] | a whole file |
+//! | [`Records`] | a line, a paragraph, a JSON object's column or a table row's column |
+//! | [`RustCrates`] | a source file (or its documentation) of the embedded corpus |
+//! | [`Texts`] | a string in memory |
+//!
+//! What all of them do to bytes: a `.gz` file is unpacked, a UTF-8 byte order mark at the start is dropped, `\r\n` becomes `\n`
+//! (a lone `\r` stays), and anything that is not UTF-8 is refused. Nothing else is changed.
+
+mod files;
+mod format;
+mod records;
+mod rust_crates;
+mod split;
+mod text;
+mod text_files;
+mod texts;
 
 use burn_dataset::Dataset;
 
 use crate::DataError;
+
+pub use files::{FoundFile, find_files};
+pub use format::Format;
+pub use records::Records;
+pub use rust_crates::{CrateEntry, CrateFolders, Part, RustCrates};
+pub use split::{Split, Splits, split};
+pub use text_files::TextFiles;
+pub use texts::Texts;
+
+pub(crate) use text::file_sha256;
 
 /// One text with a name for messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,4 +49,9 @@ pub trait Source: Dataset<Document, DataError> {
 
     /// One line for logs: what and how much.
     fn describe(&self) -> String;
+}
+
+/// `1.2 MB` and the like, for [`Source::describe`].
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    indicatif::DecimalBytes(bytes).to_string()
 }

@@ -1,0 +1,119 @@
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use super::Format;
+use super::format::extension;
+use crate::DataError;
+
+/// A file to read, with a name that does not depend on where its folder lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its path below the folder that was asked for, with `/`; the bare file name if the file itself was asked for.
+    pub name: String,
+    /// Whether it was found in a folder rather than asked for by name.
+    pub in_folder: bool,
+}
+
+/// Expands a list of files and folders into files.
+///
+/// A folder is read recursively through links, in the order of the relative paths; hidden files and folders (a leading dot) are
+/// skipped. Only files whose extension is in `extensions` are taken (`txt` matches `a.txt` and `a.txt.gz`, in any case); with
+/// an empty list those that go with the format: all for text, `jsonl` and `ndjson` for JSON lines, and so on.
+/// A file that is named itself is always taken.
+///
+/// # Errors
+/// A path that does not exist or can't be read; a loop of links; nothing found at all.
+pub fn find_files(paths: &[PathBuf], format: Format, extensions: &[String]) -> Result<Vec<FoundFile>, DataError> {
+    let wanted: Vec<String> = match extensions {
+        [] => format.extensions().iter().map(ToString::to_string).collect(),
+        given => given.iter().map(|it| it.trim_start_matches('.').to_lowercase()).collect(),
+    };
+    let mut found = Vec::new();
+    for path in paths {
+        let metadata = std::fs::metadata(path).map_err(DataError::io(path))?;
+        if metadata.is_dir() {
+            walk(path, &wanted, &mut found)?;
+        } else {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            found.push(FoundFile { path: path.clone(), name, in_folder: false });
+        }
+    }
+    if found.is_empty() {
+        let filter = if wanted.is_empty() { String::new() } else { format!(" with extension {}", wanted.join(", ")) };
+        return Err(DataError::EmptyCorpus { paths: list(paths), reason: format!("there is no file{filter}") });
+    }
+    Ok(found)
+}
+
+fn walk(root: &Path, wanted: &[String], found: &mut Vec<FoundFile>) -> Result<(), DataError> {
+    let start = found.len();
+    let visible = |name: &std::ffi::OsStr| !name.to_string_lossy().starts_with('.');
+    let entries = WalkDir::new(root).follow_links(true).into_iter();
+    for entry in entries.filter_entry(|entry| entry.depth() == 0 || visible(entry.file_name())) {
+        let entry = entry.map_err(|error| {
+            let path = error.path().unwrap_or(root).to_path_buf();
+            DataError::Io { path, source: error.into() }
+        })?;
+        if !entry.file_type().is_file() || !(wanted.is_empty() || wanted.contains(&extension(entry.path()))) {
+            continue;
+        }
+        found.push(FoundFile {
+            path: entry.path().to_path_buf(),
+            name: relative_name(root, entry.path()),
+            in_folder: true,
+        });
+    }
+    found[start..].sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(())
+}
+
+/// The path of `path` below `root`, with `/` on every platform.
+pub(super) fn relative_name(root: &Path, path: &Path) -> String {
+    let relative = path.strip_prefix(root).unwrap_or(path);
+    relative.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// A short list of paths for messages.
+pub(super) fn list(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = paths.iter().take(SHOWN).map(|it| it.display().to_string()).collect::<Vec<_>>().join(", ");
+    if paths.len() > SHOWN {
+        text.push_str(&format!(" and {} more", paths.len() - SHOWN));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(root: &Path, format: Format, extensions: &[&str]) -> Vec<String> {
+        let extensions: Vec<String> = extensions.iter().map(ToString::to_string).collect();
+        let found = find_files(&[root.to_path_buf()], format, &extensions).unwrap();
+        found.into_iter().map(|file| file.name).collect()
+    }
+
+    #[test]
+    fn folders_are_sorted_filtered_and_without_hidden_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b.txt", "a/z.TXT", "a.md", "c.txt.gz", ".hidden.txt", ".git/x.txt", "d.jsonl"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        assert_eq!(names(folder.path(), Format::Text, &[]), ["a.md", "a/z.TXT", "b.txt", "c.txt.gz", "d.jsonl"]);
+        assert_eq!(names(folder.path(), Format::Text, &[".txt"]), ["a/z.TXT", "b.txt", "c.txt.gz"]);
+        assert_eq!(names(folder.path(), Format::Jsonl, &[]), ["d.jsonl"]);
+        let error = find_files(&[folder.path().into()], Format::Csv, &[]).unwrap_err().to_string();
+        assert!(error.contains("no file with extension csv"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_path_is_named() {
+        let error = find_files(&["nowhere/at all".into()], Format::Text, &[]).unwrap_err().to_string();
+        assert!(error.starts_with("nowhere/at all: "), "{error}");
+    }
+}
