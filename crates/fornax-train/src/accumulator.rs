@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::{BatchSize, Sums, TrainError};
+use crate::{BatchSize, Sums, TrainError, exact};
 
 /// Sums over micro-batches on the host: what a window of the log or an evaluation amounts to.
 ///
@@ -19,6 +19,7 @@ pub struct Totals {
     /// The terms of the loss, in the task's order.
     pub terms: Vec<TermTotal>,
     /// The sums of the task's metrics, in its order.
+    #[serde(with = "exact::named")]
     pub metrics: Vec<(String, f64)>,
 }
 
@@ -31,6 +32,7 @@ pub struct TermTotal {
     /// Its share in the loss.
     pub weight: f64,
     /// The sum over all targets.
+    #[serde(with = "exact::number")]
     pub sum: f64,
     /// The number of targets.
     pub count: u64,

@@ -8,6 +8,7 @@ mod console;
 mod environment;
 mod error;
 mod evaluate;
+mod exact;
 mod files;
 mod gradients;
 mod learner;

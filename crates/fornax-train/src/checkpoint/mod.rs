@@ -63,7 +63,10 @@ impl Checkpoints {
         let mut steps = Vec::new();
         for entry in entries {
             let name = entry.map_err(files::io_error("read", &self.dir))?.file_name();
-            steps.extend(name.to_string_lossy().strip_prefix("step-").and_then(|digits| digits.parse::<u64>().ok()));
+            let digits = name.to_str().and_then(|name| name.strip_prefix("step-"));
+            // Written back, so that a folder of somebody else's, `step-7`, is not taken for `step-000007`.
+            let step = digits.and_then(|digits| digits.parse().ok()).filter(|&step| self.path(step).ends_with(&name));
+            steps.extend(step);
         }
         steps.sort_unstable();
         Ok(steps)
@@ -278,6 +281,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let checkpoints = Checkpoints::of_run(dir.path());
             let all: Vec<u64> = (1..=count).map(|i| i * 10).collect();
+            fs::create_dir_all(dir.path().join("checkpoints/step-7")).unwrap();
             for &step in &all {
                 fs::create_dir_all(checkpoints.path(step)).unwrap();
             }

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Schedule, Totals, files::FORMAT_VERSION};
+use crate::{Schedule, Totals, exact, files::FORMAT_VERSION};
 
 /// `state.json`: all of a checkpoint that is not a tensor.
 ///
@@ -32,7 +32,7 @@ pub struct State {
     /// Wall time of training steps alone, without evaluation and saving.
     pub train_seconds: f64,
     /// The loss of the last train line.
-    #[serde(with = "exact_option")]
+    #[serde(with = "exact::option")]
     pub train_loss: Option<f64>,
     /// The part of the logged window that lies before this step.
     pub window: Totals,
@@ -86,7 +86,7 @@ pub struct Evaluation {
     /// Completed steps when it was made.
     pub step: u64,
     /// Its metrics by name.
-    #[serde(with = "exact_map")]
+    #[serde(with = "exact::named")]
     pub metrics: BTreeMap<String, f64>,
 }
 
@@ -97,37 +97,6 @@ pub struct FileDigest {
     pub size: u64,
     /// In hexadecimal.
     pub sha256: String,
-}
-
-/// Numbers as text: JSON numbers can't say NaN, and their default parser may miss the last bit.
-mod exact_option {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
-        value.map(|value| value.to_string()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
-    }
-}
-
-mod exact_map {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    type Map = BTreeMap<String, f64>;
-
-    pub(super) fn serialize<S: Serializer>(map: &Map, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(map.iter().map(|(name, value)| (name, value.to_string())))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Map, D::Error> {
-        let texts = BTreeMap::<String, String>::deserialize(deserializer)?;
-        texts.into_iter().map(|(name, text)| Ok((name, text.parse().map_err(D::Error::custom)?))).collect()
-    }
 }
 
 #[cfg(test)]
@@ -141,19 +110,16 @@ mod tests {
         #[test]
         fn every_number_survives(bits: u64, sum: f32, count: u64) {
             let value = f64::from_bits(bits);
-            prop_assume!(!value.is_nan());
+            prop_assume!(!value.is_nan() && !sum.is_nan());
             let schedule = Schedule::new(&ScheduleConfig::default(), 1e-3, 100);
             let mut state = State::fresh(7, "hash".into(), &schedule);
             let term = TermTotal { name: "tokens".into(), weight: 1.0, sum: f64::from(sum), count };
-            state.window = Totals { steps: 3, tokens: count, terms: vec![term], metrics: vec![] };
+            let metrics = vec![("correct".to_owned(), value), ("a".to_owned(), f64::from(sum))];
+            state.window = Totals { steps: 3, tokens: count, terms: vec![term], metrics };
             state.train_loss = Some(value);
             state.best = Some(Evaluation { step: 3, metrics: [("loss".to_owned(), value)].into() });
             let text = serde_json::to_string(&state).unwrap();
-            let mut read = serde_json::from_str::<State>(&text).unwrap();
-            // The device keeps these as f32; the last bit of the f64 between them is not asked for.
-            prop_assert_eq!(read.window.terms[0].sum as f32, sum);
-            read.window = state.window.clone();
-            prop_assert_eq!(read, state);
+            prop_assert_eq!(serde_json::from_str::<State>(&text).unwrap(), state);
         }
     }
 }

@@ -50,23 +50,21 @@ impl<M: Module> Run<M> {
         state.data_hash = info.data_hash.clone();
         state.tokenizer_hash = info.tokenizer_hash.clone();
         state.overfit = options.overfit;
-        let known = config::exists(&dir);
-        if known && !options.resume || !known && !checkpoints.steps()?.is_empty() {
-            return Err(TrainError::HoldsAnotherRun { dir });
-        }
+        let known = is_known(&dir, &checkpoints, options.resume)?;
         let checkpoint = if known { resume(&dir, &table, &checkpoints, &mut state, learner)? } else { None };
         let summary = if known { read_summary(&dir) } else { None };
         let finished = summary.filter(|summary| is_complete(summary, &state, max_steps));
 
-        let metrics = MetricsFile::open(&dir.join("metrics.jsonl"), state.step)?;
         if finished.is_none() {
-            remove_stale_summary(&dir)?;
+            // First, because it is by this file that a folder is known as a run's.
             config::write(&dir, &table)?;
+            remove_stale_summary(&dir)?;
             Environment::record(&dir, &info, state.step, known)?;
             if let Some(tokenizer) = &info.tokenizer {
                 files::write_atomic(&dir.join("tokenizer.json"), tokenizer)?;
             }
         }
+        let metrics = MetricsFile::open(&dir.join("metrics.jsonl"), state.step)?;
         let interrupt = Interrupt::install().map_err(files::io_error("handle signals for", &dir))?;
         let run = Self {
             _lock: lock,
@@ -137,6 +135,19 @@ fn open_dir(options: &Options, recipe: &str) -> Result<(PathBuf, File), TrainErr
         Err(TryLockError::WouldBlock) => Err(TrainError::Locked { dir }),
         Err(TryLockError::Error(error)) => Err(files::io_error("lock", &path)(error)),
     }
+}
+
+/// Whether there is a run in the folder to go on with. Refuses a run that isn't to be resumed, and a folder to be resumed
+/// that has other things in it than what a process leaves that is killed before it has written its config.
+fn is_known(dir: &Path, checkpoints: &Checkpoints, resume: bool) -> Result<bool, TrainError> {
+    if config::exists(dir) || !checkpoints.steps()?.is_empty() {
+        return if resume { Ok(true) } else { Err(TrainError::HoldsAnotherRun { dir: dir.to_owned() }) };
+    }
+    let mut entries = fs::read_dir(dir).map_err(files::io_error("read", dir))?.filter_map(Result::ok);
+    if resume && entries.any(|entry| !entry.file_name().to_string_lossy().starts_with('.')) {
+        return Err(TrainError::NothingToResume { dir: dir.to_owned() });
+    }
+    Ok(false)
 }
 
 /// `runs/<recipe>-<date>-<time>`, with a number if there is such a folder.

@@ -27,6 +27,8 @@ const BASE: &str = "
 /// A run folder and everything that opens it.
 struct Toy {
     dir: tempfile::TempDir,
+    /// Where the run is, if not in `dir`.
+    folder: Option<PathBuf>,
     config: Table,
     resume: bool,
     data_hash: &'static str,
@@ -34,8 +36,13 @@ struct Toy {
 
 impl Toy {
     fn new(changes: &[(&str, Value)]) -> Self {
-        let mut toy =
-            Self { dir: tempfile::tempdir().unwrap(), config: BASE.parse().unwrap(), resume: false, data_hash: "data" };
+        let mut toy = Self {
+            dir: tempfile::tempdir().unwrap(),
+            folder: None,
+            config: BASE.parse().unwrap(),
+            resume: false,
+            data_hash: "data",
+        };
         for (key, value) in changes {
             toy.set(key, value.clone());
         }
@@ -49,7 +56,7 @@ impl Toy {
     }
 
     fn path(&self) -> PathBuf {
-        self.dir.path().join("run")
+        self.folder.as_deref().unwrap_or(self.dir.path()).join("run")
     }
 
     fn learner(&self) -> Learner<Tiny> {
@@ -65,6 +72,13 @@ impl Toy {
     }
 
     fn open(&self, learner: &mut Learner<Tiny>) -> Result<Run<Tiny>, TrainError> {
+        let mut run = self.open_with_signals(learner)?;
+        // The flags that signals set are shared by all runs of the process.
+        run.interrupt = Interrupt::unarmed();
+        Ok(run)
+    }
+
+    fn open_with_signals(&self, learner: &mut Learner<Tiny>) -> Result<Run<Tiny>, TrainError> {
         let options = Options { run_dir: Some(self.path()), resume: self.resume, ..Options::default() };
         let info = RunInfo {
             recipe: "toy".into(),
@@ -75,9 +89,7 @@ impl Toy {
             steps_per_epoch: Some(6),
             ..RunInfo::default()
         };
-        let mut run = Run::open(&options, &self.config, info, learner)?;
-        run.interrupt = Interrupt::unarmed();
-        Ok(run.export_with(write_weights))
+        Ok(Run::open(&options, &self.config, info, learner)?.export_with(write_weights))
     }
 
     /// Opens and trains; `stop` is asked before each step whether the process dies there.
@@ -269,6 +281,77 @@ fn a_signal_ends_the_run_after_its_step_and_resuming_changes_nothing() {
     assert_eq!(toy.timeless(), whole.timeless());
 }
 
+/// The environment variable that makes a test be the child of itself.
+#[cfg(unix)]
+const CHILD: &str = "FORNAX_TEST_RUN";
+
+/// This test program again, to run the test `name` as a child on the folder of `toy`.
+#[cfg(unix)]
+fn child(name: &str, toy: &Toy) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("run::tests::{name}"), "--nocapture"]).env(CHILD, toy.dir.path());
+    command.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    command
+}
+
+/// Killed by the kernel, wherever it is, twelve times over.
+#[cfg(unix)]
+#[test]
+fn kill_9_at_any_moment_changes_nothing() {
+    let changes =
+        [("train.max_steps", 150.into()), ("checkpoint.save_every", 1.into()), ("train.eval_every", 7.into())];
+    let mut toy = Toy::new(&changes);
+    if let Some(dir) = std::env::var_os(CHILD) {
+        toy.folder = Some(dir.into());
+        toy.resume = toy.path().exists();
+        toy.train(|_| false).unwrap();
+        return;
+    }
+    let whole = Toy::new(&changes);
+    let (expected, _) = whole.train(|_| false).unwrap();
+    let name = "kill_9_at_any_moment_changes_nothing";
+    for attempt in 0..12 {
+        let mut child = child(name, &toy).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(40 + attempt * 37 % 111));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(child(name, &toy).status().unwrap().success());
+    let last = Checkpoints::of_run(&toy.path()).latest().unwrap();
+    assert!(last.skipped.is_empty());
+    let last = last.checkpoint.unwrap();
+    assert_eq!(bits(&last.model().unwrap()), sorted(bits(&expected.export_parameters().unwrap())));
+    assert_eq!(bits(&last.optimizer().unwrap()), sorted(bits(&expected.export_optimizer().unwrap())));
+    assert_eq!(toy.timeless(), whole.timeless());
+}
+
+/// As a checkpoint file orders them.
+#[cfg(unix)]
+fn sorted(mut tensors: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    tensors.sort();
+    tensors
+}
+
+#[cfg(unix)]
+#[test]
+fn sigterm_reaches_the_run() {
+    let mut toy = Toy::new(&[]);
+    if let Some(dir) = std::env::var_os(CHILD) {
+        toy.folder = Some(dir.into());
+        let mut learner = toy.learner();
+        let mut run = toy.open_with_signals(&mut learner).unwrap();
+        while let Some(step) = run.next_step() {
+            if step == 6 {
+                signal_hook::low_level::raise(signal_hook::consts::SIGTERM).unwrap();
+            }
+            make_step(&mut run, &mut learner, step).unwrap();
+        }
+        std::process::exit(run.finish(&mut learner).unwrap().exit_code());
+    }
+    assert_eq!(child("sigterm_reaches_the_run", &toy).status().unwrap().code(), Some(130));
+    assert_eq!((toy.summary().steps, toy.summary().interrupted), (7, true));
+}
+
 #[test]
 fn a_finished_run_says_so_and_stays_as_it_is() {
     let mut toy = Toy::new(&[("train.load_best_at_end", true.into())]);
@@ -308,6 +391,10 @@ fn what_does_not_belong_together_is_refused_by_name() {
     let mut toy = Toy::new(&[]);
     toy.resume = true;
     assert!(toy.error().starts_with("there is no run to resume in"));
+    fs::create_dir(toy.path()).unwrap();
+    fs::write(toy.path().join("thesis.txt"), "").unwrap();
+    assert!(toy.error().starts_with("there is no run to resume in"));
+    fs::remove_file(toy.path().join("thesis.txt")).unwrap();
     toy.resume = false;
     toy.train(|step| step == 7).unwrap();
     assert!(toy.error().contains("holds another run; hint: continue it with --resume"));
