@@ -1,10 +1,12 @@
 use std::{
+    ffi::OsString,
     fmt,
     io::IsTerminal,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
 
+use clap::Parser;
 use fornax_backend::BackendError;
 use fornax_data::DataError;
 use fornax_models::ModelError;
@@ -51,16 +53,46 @@ impl<T, E: Into<anyhow::Error>> UsageContext<T> for Result<T, E> {
     }
 }
 
-/// The whole of a `main`: a pinned default device, logs on stderr, one error chain, the right exit code, and no backtrace.
+/// The whole of a `main`: arguments, a pinned default device, logs on stderr, one error chain, the right exit code, and no
+/// backtrace.
 ///
 /// Logs are set by `FORNAX_LOG` (`warn`, `debug`, `fornax_data=trace`, ...); the default is `info` for Fornax and `error`
 /// for everything below it.
-pub fn main_with(program: impl FnOnce() -> anyhow::Result<Ending>) -> ExitCode {
+pub fn main_with<A: Parser>(
+    args: impl IntoIterator<Item = OsString>,
+    program: impl FnOnce(A) -> anyhow::Result<Ending>,
+) -> ExitCode {
     fornax_backend::pin_default_device();
+    start_logs();
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
+        eprintln!("error: this is a bug in Fornax or below it{place}: {}", message(panic.payload()));
+    }));
+    let args = match A::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // The help goes to stdout, a mistake to stderr; a closed pipe is nobody's concern.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match catch_unwind(AssertUnwindSafe(|| program(args))) {
+        Ok(Ok(Ending::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Ending::Interrupted)) => ExitCode::from(130),
+        // Whoever reads our output has enough of it, as `head` has.
+        Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            eprintln!("{}", render(&error));
+            ExitCode::from(exit_code(&error))
+        }
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+fn start_logs() {
     let logs = EnvFilter::try_from_env("FORNAX_LOG").unwrap_or_else(|_| {
-        EnvFilter::new(
-            "error,fornax=info,fornax_backend=info,fornax_data=info,fornax_models=info,fornax_train=info,gpt_lm=info",
-        )
+        let ours = ["fornax", "fornax_backend", "fornax_data", "fornax_models", "fornax_train", "gpt_lm"];
+        EnvFilter::new(ours.into_iter().fold("error".to_owned(), |all, name| format!("{all},{name}=info")))
     });
     // A second program in one process (tests) keeps the first one's subscriber.
     let _ = tracing_subscriber::fmt()
@@ -70,19 +102,11 @@ pub fn main_with(program: impl FnOnce() -> anyhow::Result<Ending>) -> ExitCode {
         .with_target(false)
         .without_time()
         .try_init();
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
-        eprintln!("error: this is a bug in Fornax or below it{place}: {}", message(panic.payload()));
-    }));
-    match catch_unwind(AssertUnwindSafe(program)) {
-        Ok(Ok(Ending::Done)) => ExitCode::SUCCESS,
-        Ok(Ok(Ending::Interrupted)) => ExitCode::from(130),
-        Ok(Err(error)) => {
-            eprintln!("{}", render(&error));
-            ExitCode::from(exit_code(&error))
-        }
-        Err(_) => ExitCode::from(1),
-    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 fn message(payload: &(dyn std::any::Any + Send)) -> String {

@@ -1,1 +1,59 @@
-//! Placeholder.
+//! The Fornax tool: what is neither training nor a library. `fornax train RECIPE` calls the recipes.
+
+mod data;
+mod devices;
+mod generate;
+mod tokenizer;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use fornax_cli::{Ending, main_with};
+
+/// Train transformers on any backend, and use them.
+#[derive(Parser, Debug)]
+#[command(name = "fornax", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the devices that this build and this machine can use, and why not the others
+    Devices,
+    /// Get, list and look at data sets
+    #[command(subcommand)]
+    Data(data::Command),
+    /// Train tokenizers
+    #[command(subcommand)]
+    Tokenizer(tokenizer::Command),
+    /// Continue prompts with a trained model
+    Generate(Box<generate::Args>),
+    /// Train a model, as the recipe's own program does
+    #[command(subcommand)]
+    Train(Recipe),
+}
+
+#[derive(Subcommand, Debug)]
+enum Recipe {
+    /// GPT language modelling
+    #[command(name = gpt_lm::NAME)]
+    GptLm(gpt_lm::Args),
+}
+
+fn run(command: Command) -> anyhow::Result<Ending> {
+    match command {
+        Command::Devices => devices::run()?,
+        Command::Data(command) => data::run(command)?,
+        Command::Tokenizer(command) => tokenizer::run(command)?,
+        Command::Generate(args) => generate::run(&args)?,
+        Command::Train(Recipe::GptLm(args)) => return gpt_lm::execute(&args),
+    }
+    Ok(Ending::Done)
+}
+
+/// The program `fornax`, with its arguments.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    main_with(args, |args: Args| run(args.command))
+}

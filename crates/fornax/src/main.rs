@@ -1,2 +1,5 @@
-//! Placeholder.
-fn main() {}
+//! The Fornax tool.
+
+fn main() -> std::process::ExitCode {
+    fornax::main(std::env::args_os())
+}

@@ -30,6 +30,9 @@ pub use data::{Data, cache_folder};
 /// The name of the recipe, in run folders and summaries.
 pub const NAME: &str = "gpt-lm";
 
+/// The config of a run that names none.
+pub const DEFAULT_CONFIG: &str = include_str!("../configs/default.toml");
+
 /// Train a GPT on text.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "gpt-lm", version)]
@@ -181,18 +184,11 @@ fn export(model: &Gpt2, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<
 ///
 /// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
 pub fn execute(args: &Args) -> anyhow::Result<Ending> {
-    let loaded = args.run.load::<Config>(include_str!("../configs/default.toml"))?;
+    let loaded = args.run.load::<Config>(DEFAULT_CONFIG)?;
     run(&loaded.config, &args.run.options())
 }
 
 /// The program `gpt-lm`, with its arguments.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Args::try_parse_from(args) {
-        Ok(args) => main_with(|| execute(&args)),
-        Err(error) => {
-            // The help goes to stdout, a mistake to stderr; a closed pipe is nobody's concern.
-            let _ = error.print();
-            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
-        }
-    }
+    main_with(args, |args: Args| execute(&args))
 }

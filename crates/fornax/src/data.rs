@@ -1,0 +1,90 @@
+use std::{io::Write, path::PathBuf};
+
+use fornax_cli::load;
+use fornax_data::{
+    BatchSource, Split,
+    dataset::{self, Local, Places},
+    inspect,
+};
+
+#[derive(clap::Subcommand, Debug)]
+pub(crate) enum Command {
+    /// List the data sets and what is here of them
+    List,
+    /// Make the files of a data set available: find them, or download and verify them
+    Get {
+        /// Its name in `datasets/`
+        name: String,
+    },
+    /// Print the batches that a config of gpt-lm trains on: ids, pieces, mask and targets side by side
+    Inspect(Inspect),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Inspect {
+    /// Config file in TOML; without one, the recipe's default
+    config: Option<PathBuf>,
+    /// Override one config key; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// The step whose batch is shown
+    #[arg(long, default_value_t = 0)]
+    step: u64,
+    /// Rows of the batch to show
+    #[arg(long, default_value_t = 1)]
+    rows: usize,
+    /// Show the batches of an evaluation instead
+    #[arg(long)]
+    valid: bool,
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List => list(),
+        Command::Get { name } => get(&name),
+        Command::Inspect(args) => show(&args),
+    }
+}
+
+fn list() -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for listing in dataset::list(&Places::from_environment())? {
+        let descriptor = &listing.descriptor;
+        writeln!(out, "{}\n    {}\n    licence: {}", listing.name, descriptor.description, descriptor.licence)?;
+        if listing.name == dataset::EMBEDDED {
+            writeln!(out, "    needs no download")?;
+        }
+        for (file, local) in descriptor.files.iter().zip(&listing.files) {
+            match local {
+                Local::Here(path) => writeln!(out, "    {}: {}", file.name, path.display())?,
+                Local::Differs(path) => writeln!(out, "    {}: {} has another size", file.name, path.display())?,
+                Local::Absent => writeln!(out, "    {}: not here; {} bytes from {}", file.name, file.bytes, file.url)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn get(name: &str) -> anyhow::Result<()> {
+    for path in dataset::get(name, &Places::from_environment())? {
+        writeln!(std::io::stdout(), "{}", path.display())?;
+    }
+    Ok(())
+}
+
+fn show(args: &Inspect) -> anyhow::Result<()> {
+    let config = load::<gpt_lm::Config>(args.config.as_deref(), gpt_lm::DEFAULT_CONFIG, &args.overrides)?.config;
+    config.validate()?;
+    let data = gpt_lm::Data::open(&config, None)?;
+    let (split, batches) = if args.valid {
+        (Split::Valid, data.valid.micro_batches(args.step % data.valid.steps_per_epoch())?)
+    } else {
+        (Split::Train, data.train.micro_batches(args.step)?)
+    };
+    let mut out = std::io::stdout().lock();
+    for (index, batch) in batches.iter().enumerate() {
+        writeln!(out, "{split}, step {}, micro-batch {index}: {} rows", args.step, batch.batch)?;
+        write!(out, "{}", inspect::render(batch, &data.tokenizer, args.rows))?;
+    }
+    Ok(())
+}
