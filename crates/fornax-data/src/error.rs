@@ -145,6 +145,115 @@ pub enum DataError {
         /// The folder's.
         found: String,
     },
+    /// A folder has no tokenizer in it.
+    #[error("{folder}: no tokenizer here: neither tokenizer.json, nor vocab.json with merges.txt, nor vocab.txt", folder = folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A tokenizer file can't be used.
+    #[error("{path}: not a usable tokenizer: {reason}", path = path.display())]
+    InvalidTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tokenizer can't be trained.
+    #[error("can't train a {kind} tokenizer on {corpus}: {reason}")]
+    TokenizerTraining {
+        /// The kind asked for.
+        kind: crate::tokenizer::TokenizerKind,
+        /// The text.
+        corpus: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// A text has a character for which there is no token.
+    #[error("{document}the character {character:?} (U+{code:04X}) is not in the tokenizer's vocabulary", document = prefix(document), code = u32::from(*character))]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// The document's name; empty where the text has none.
+        document: String,
+    },
+    /// A text can't be turned into tokens.
+    #[error("{document}can't be turned into tokens: {reason}", document = prefix(document))]
+    Encode {
+        /// The document's name; empty where the text has none.
+        document: String,
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// Tokens can't be turned into text.
+    #[error("can't turn tokens into text: {reason}")]
+    Decode {
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// A token store is damaged.
+    #[error("{folder}: the token store is damaged: {reason}", folder = folder.display())]
+    CorruptStore {
+        /// The store's folder.
+        folder: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A file was written by a newer version of this program.
+    #[error("{path}: format_version is {found}, this build reads up to {supported}", path = path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this build knows.
+        supported: u32,
+    },
+    /// A text is shorter than one block.
+    #[error("the corpus ({corpus}) has {tokens} tokens, but one block of seq_len {seq_len} needs {needed}")]
+    CorpusTooShort {
+        /// The text.
+        corpus: String,
+        /// Tokens that it has.
+        tokens: u64,
+        /// Tokens that a block and the target of its last position take.
+        needed: u64,
+        /// Positions of a block.
+        seq_len: usize,
+    },
+    /// A step takes more examples than there are.
+    #[error(
+        "one step takes {step} examples (micro_batch_size {micro_batch_size} x gradient_accumulation {gradient_accumulation}), \
+         but the data set has {examples}",
+        step = *micro_batch_size as u64 * *gradient_accumulation as u64
+    )]
+    TooFewExamples {
+        /// Examples that there are.
+        examples: u64,
+        /// Examples of a micro-batch.
+        micro_batch_size: usize,
+        /// Micro-batches of a step.
+        gradient_accumulation: usize,
+    },
+    /// The system refuses a thread.
+    #[error("can't start a data loader thread: {reason}")]
+    LoaderThread {
+        /// What the operating system said.
+        reason: String,
+    },
+    /// Code that makes batches has a defect.
+    #[error("making the batches of step {step} failed inside: {message}")]
+    LoaderPanic {
+        /// The step.
+        step: u64,
+        /// What the panic said.
+        message: String,
+    },
+}
+
+/// `name: ` in front of a message, or nothing.
+fn prefix(document: &str) -> String {
+    if document.is_empty() { String::new() } else { format!("{document}: ") }
 }
 
 impl DataError {
@@ -173,7 +282,26 @@ impl DataError {
             Self::CrateChanged { path, .. } => {
                 Some(format!("delete {} and run `cargo fetch` in the workspace", path.display()))
             }
+            Self::UnknownCharacter { .. } => Some(
+                "train the tokenizer on a text that has it, or take `kind = \"byte\"` or `kind = \"byte-bpe\"`".into(),
+            ),
+            Self::CorruptStore { folder, .. } => {
+                Some(format!("delete {}: it is made again when needed", folder.display()))
+            }
+            Self::NewerFormat { .. } => Some("update Fornax, or take another cache folder".into()),
+            Self::CorpusTooShort { .. } => Some("take more text or a smaller data.seq_len".into()),
+            Self::TooFewExamples { .. } => {
+                Some("lower train.micro_batch_size or train.gradient_accumulation, or take more data".into())
+            }
             _ => None,
         }
+    }
+
+    /// Adds the document's name to an error about a text.
+    pub(crate) fn in_document(mut self, name: &str) -> Self {
+        if let Self::UnknownCharacter { document, .. } | Self::Encode { document, .. } = &mut self {
+            name.clone_into(document);
+        }
+        self
     }
 }

@@ -1,9 +1,28 @@
 //! Text to tokens to examples to host batches. Knows no tensors and no devices.
 
+mod batch;
+mod blocks;
+mod chunks;
 pub mod dataset;
 mod error;
+mod files;
+pub mod inspect;
+mod loader;
+mod plan;
+mod progress;
+mod random;
+mod sampler;
 pub mod source;
+pub mod store;
+pub mod tokenizer;
 
+pub use batch::{IGNORE_TARGET, TokenBatch};
+pub use blocks::{BlockBatches, Blocks, Tail};
 pub use dataset::DataConfig;
 pub use error::DataError;
+pub use loader::{BatchSource, Loader, LoaderOptions};
+pub use plan::{BatchPlan, DrawnPlan, FirstSteps, SequentialPlan, ShuffledPlan, StepPlan, StepSize};
+pub use sampler::{Order, Sampler};
 pub use source::{Document, Part, Source, Split, Splits};
+pub use store::{StoreOptions, TokenStore};
+pub use tokenizer::{TextStream, Tokenizer, TokenizerConfig, TokenizerKind};
