@@ -1,11 +1,11 @@
 //! Named host tensors in Burn's own container.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use burn::tensor::TensorData;
-use burn_pack::{Reader, Writer};
+use burn_pack::{Bytes, Reader, Writer};
 
-use crate::TrainError;
+use crate::{TrainError, files::io_error};
 
 /// Named host tensors, as a checkpoint stores them: the state of a model keyed by parameter path, or that of an
 /// optimizer keyed by parameter path and moment.
@@ -21,8 +21,14 @@ pub(super) fn write(path: &Path, tensors: NamedTensors) -> Result<(), TrainError
 }
 
 /// Reads a burnpack file, in order of names.
+///
+/// All of it is read at once: the tensors of a file-backed reader would read the file when they are first used, when
+/// the checkpoint may be gone, and panic if they can't.
 pub(super) fn read(path: &Path) -> Result<NamedTensors, TrainError> {
-    let tensors = Reader::from_file_exact(path).and_then(Reader::into_tensors).map_err(pack_error("read", path))?;
+    let bytes = fs::read(path).map_err(io_error("read", path))?;
+    let tensors = Reader::from_bytes(Bytes::from_bytes_vec(bytes))
+        .and_then(Reader::into_tensors)
+        .map_err(pack_error("read", path))?;
     tensors
         .into_iter()
         .map(|tensor| {
@@ -61,6 +67,7 @@ mod tests {
             }).collect();
             write(&path, tensors.clone()).unwrap();
             let loaded = read(&path).unwrap();
+            std::fs::remove_file(&path).unwrap();
             prop_assert_eq!(loaded.len(), tensors.len());
             for ((name, data), (expected_name, expected)) in loaded.iter().zip(&tensors) {
                 prop_assert_eq!(name, expected_name);
