@@ -73,6 +73,8 @@ pub fn load<C: DeserializeOwned>(
         None => ("the built-in config".to_owned(), built_in.to_owned()),
     };
     let mut table: Table = toml::from_str(&text).map_err(|error| syntax(&origin, &text, &error))?;
+    // A run's own `config.toml` carries the version of its folder's format, which is no key of a recipe.
+    table.remove("format_version");
     for text in overrides {
         apply(&mut table, text)?;
     }

@@ -4,13 +4,11 @@
 mod config;
 mod folder;
 mod program;
-mod progress;
 mod run_args;
 mod suggest;
 
 pub use config::{ConfigError, Loaded, load};
 pub use folder::model_folder;
 pub use program::{Ending, Usage, UsageContext, main_with};
-pub use progress::progress;
 pub use run_args::RunArgs;
 pub use suggest::closest;

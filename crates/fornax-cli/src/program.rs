@@ -143,6 +143,8 @@ fn is_train_usage(error: &TrainError) -> bool {
         error,
         TrainError::Config { .. }
             | TrainError::ConfigChanged { .. }
+            | TrainError::ConfigEdited { .. }
+            | TrainError::InputChanged { .. }
             | TrainError::HoldsAnotherRun { .. }
             | TrainError::NothingToResume { .. }
             | TrainError::ResumeNeedsRunDir

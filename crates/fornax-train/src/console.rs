@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::metrics::TrainLine;
 
@@ -16,6 +16,8 @@ pub(crate) struct Console {
     max_steps: u64,
     /// `None` off a terminal.
     bar: Option<ProgressBar>,
+    /// Everything on the terminal that moves.
+    bars: MultiProgress,
     started: Instant,
     first_step: u64,
 }
@@ -23,12 +25,12 @@ pub(crate) struct Console {
 impl Console {
     /// A display that begins after `step` of `max_steps` steps.
     pub(crate) fn new(step: u64, max_steps: u64) -> Self {
+        let bars = MultiProgress::new();
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}");
             let bar = ProgressBar::new(max_steps).with_position(step);
-            bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            bars.add(bar.with_style(style("{bar:24} {pos}/{len}  {msg}")))
         });
-        Self { max_steps, bar, started: Instant::now(), first_step: step }
+        Self { max_steps, bar, bars, started: Instant::now(), first_step: step }
     }
 
     /// Moves the bar.
@@ -56,10 +58,18 @@ impl Console {
         self.message(&format!("step {step}/{}  valid  {}{best}", self.max_steps, metrics_text(metrics)));
     }
 
-    /// Prints a line, above the bar where there is one.
+    /// A bar over the batches of an evaluation, below that of the training; nothing off a terminal.
+    pub(crate) fn evaluation(&self, batches: u64) -> ProgressBar {
+        if self.bar.is_none() {
+            return ProgressBar::hidden();
+        }
+        self.bars.add(ProgressBar::new(batches).with_style(style("{bar:24} {pos}/{len}  evaluating")))
+    }
+
+    /// Prints a line, above the bars where there are any.
     pub(crate) fn message(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            Some(_) => self.bars.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
         }
     }
@@ -77,6 +87,10 @@ impl Console {
         let left = self.max_steps.saturating_sub(step);
         self.started.elapsed().mul_f64(left as f64 / done as f64)
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn train_text(line: &TrainLine) -> String {

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Parser;
 use fornax_backend::OpenDevice;
-use fornax_cli::{Ending, RunArgs, UsageContext, main_with, model_folder, progress};
+use fornax_cli::{Ending, RunArgs, UsageContext, main_with, model_folder};
 use fornax_data::{BatchSource, DataError, IGNORE_TARGET, TokenBatch, Tokenizer};
 use fornax_models::{Gpt2, ModelError, hf};
 use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
@@ -23,6 +23,7 @@ use fornax_train::{
     BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Schedule, Sums, Task, Term, TrainError,
     evaluate,
 };
+use indicatif::ProgressBar;
 
 pub use config::{Config, ModelConfig, ObjectiveConfig, SampleConfig, Sampling};
 pub use data::{Data, cache_folder};
@@ -97,7 +98,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
         let stats = learner.train_step(step, &micro_batches, &NextToken)?;
         run.log_train(&stats, &mut learner)?;
         if run.eval_due() {
-            run.log_eval(&evaluate_valid(&learner.valid(), &data, &learner)?)?;
+            run.log_eval(&evaluate_valid(&learner, &data, &run.eval_progress(data.valid_batches))?)?;
         }
         if run.save_due() {
             run.save(&learner)?;
@@ -116,10 +117,9 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
 }
 
 /// The loss over the valid split, or over as much of it as `eval.max_batches` allows.
-fn evaluate_valid(model: &Gpt2, data: &Data, learner: &Learner<Gpt2>) -> Result<Metrics, TrainError> {
-    let bar = progress("evaluating", data.valid_batches);
-    let metrics =
-        evaluate(model, data.valid_batches(), &NextToken, learner.precision(), |done| bar.set_position(done))?;
+fn evaluate_valid(learner: &Learner<Gpt2>, data: &Data, bar: &ProgressBar) -> Result<Metrics, TrainError> {
+    let (model, batches) = (learner.valid(), data.valid_batches());
+    let metrics = evaluate(&model, batches, &NextToken, learner.precision(), |done| bar.set_position(done))?;
     bar.finish_and_clear();
     Ok(metrics.with_bits_per_byte(data.bytes_per_target()))
 }

@@ -69,6 +69,18 @@ impl DataConfig {
         Ok(Splits { train, valid: self.open_files(&self.valid_files, format)? })
     }
 
+    /// Opens what there is to learn a tokenizer from: all of `files`, or the train split of a named data set.
+    ///
+    /// # Errors
+    /// As [`DataConfig::open`].
+    pub fn open_for_tokenizer(&self) -> Result<Box<dyn Source>, DataError> {
+        if self.files.is_empty() {
+            return Ok(self.open()?.train);
+        }
+        self.check()?;
+        self.open_files(&self.files, self.format_of_files()?)
+    }
+
     /// Refuses keys that exclude each other or do nothing together; looks at no file.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use std::{
 };
 
 use burn::module::Module;
+use indicatif::ProgressBar;
 
 pub(crate) use config::CHANGEABLE;
 pub use config::open_config;
@@ -152,6 +153,11 @@ impl<M: Module> Run<M> {
             if self.train.eval_every > 0 { self.train.eval_every } else { self.info.steps_per_epoch.unwrap_or(0) };
         let step = self.state.step;
         step == self.max_steps || every > 0 && step.is_multiple_of(every)
+    }
+
+    /// A bar over the batches of an evaluation, to be cleared when that is done.
+    pub fn eval_progress(&self, batches: u64) -> ProgressBar {
+        self.console.evaluation(batches)
     }
 
     /// Logs an evaluation and judges by `train.metric_for_best` whether it is the best so far.
