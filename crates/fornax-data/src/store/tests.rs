@@ -96,7 +96,8 @@ fn a_damaged_store_is_refused_and_made_again() {
     let make = || TokenStore::build_or_open(&source, &tokenizer, dir.path(), &StoreOptions::default()).unwrap();
     let (folder, tokens) = (make().folder().to_owned(), all_tokens(&make()));
 
-    let damage: [(&str, fn(Vec<u8>) -> Vec<u8>, &str); 5] = [
+    type Change = fn(Vec<u8>) -> Vec<u8>;
+    let damage: [(&str, Change, &str); 5] = [
         (TOKENS, |bytes| bytes[..10].to_vec(), "tokens.bin has 10 bytes, but manifest.json says 54"),
         (
             TOKENS,
