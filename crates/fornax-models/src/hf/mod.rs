@@ -1,0 +1,21 @@
+//! Hugging Face checkpoints: folders with `config.json` and `safetensors` weights, read and written.
+//!
+//! An architecture is one file here: how its `config.json` maps to our configuration, and a [`TensorTable`] with the name
+//! and layout of each parameter. Everything else (shards, half precision, prefixes, reports, atomic writing) is shared.
+
+mod archive;
+mod config_file;
+mod gpt2;
+mod report;
+mod table;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use archive::Archive;
+pub use config_file::{CONFIG, ConfigFile};
+pub use gpt2::{load_gpt2, save_gpt2};
+pub use report::{LoadReport, TensorProblem};
+pub use table::{Layout, TensorTable};
+pub use write::{HostTensor, write_beside, write_safetensors};
