@@ -46,32 +46,32 @@ fn argmax(logits: &[f32]) -> u32 {
 /// The tokens that top-k and top-p keep, likeliest first, with probabilities that add to one.
 fn candidates(logits: &[f32], options: &SamplingOptions) -> Vec<(u32, f64)> {
     let likelier = |a: &(u32, f64), b: &(u32, f64)| -> Ordering { b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)) };
-    let scaled = logits.iter().enumerate().map(|(token, x)| (token as u32, f64::from(*x) / options.temperature));
-    let mut kept: Vec<(u32, f64)> = scaled.collect();
+    // Relative to the largest before the division, so that no temperature is too small for it.
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let scaled = logits.iter().map(|x| (f64::from(*x) - f64::from(largest)) / options.temperature);
+    let mut kept: Vec<(u32, f64)> = (0..).zip(scaled).collect();
     if let Some(k) = options.top_k.filter(|k| *k < kept.len()) {
         // Sorting a vocabulary of 50,000 for each token would cost more than a small model's step.
         kept.select_nth_unstable_by(k - 1, likelier);
         kept.truncate(k);
     }
     kept.sort_unstable_by(likelier);
+    kept.iter_mut().for_each(|(_, x)| *x = x.exp());
     normalise(&mut kept);
     if options.top_p < 1.0 {
         // What the likelier ones add up to; the first is always kept.
         let before = kept.iter().scan(0.0, |total, (_, p)| Some(std::mem::replace(total, *total + p)));
         let nucleus = before.take_while(|total| *total < options.top_p).count();
         kept.truncate(nucleus);
-        let rest: f64 = kept.iter().map(|(_, p)| p).sum();
-        kept.iter_mut().for_each(|(_, p)| *p /= rest);
+        normalise(&mut kept);
     }
     kept
 }
 
-/// Softmax of scores that are sorted downwards.
-fn normalise(scores: &mut [(u32, f64)]) {
-    let largest = scores.first().map_or(0.0, |(_, x)| *x);
-    scores.iter_mut().for_each(|(_, x)| *x = (*x - largest).exp());
-    let total: f64 = scores.iter().map(|(_, x)| x).sum();
-    scores.iter_mut().for_each(|(_, x)| *x /= total);
+/// Makes weights add to one.
+fn normalise(weights: &mut [(u32, f64)]) {
+    let total: f64 = weights.iter().map(|(_, x)| x).sum();
+    weights.iter_mut().for_each(|(_, x)| *x /= total);
 }
 
 /// The token at `uniform` of the cumulative distribution.
@@ -129,6 +129,12 @@ mod tests {
         assert!((kept.iter().map(|(_, p)| p).sum::<f64>() - 1.0).abs() < 1e-12);
         let two = candidates(&LOGITS, &SamplingOptions { top_p: 1.0, ..options });
         assert!((two[0].1 / two[2].1 - 2.0_f64.exp()).abs() < 1e-9, "a logit apart at temperature 0.5");
+    }
+
+    #[test]
+    fn the_smallest_temperature_is_greedy() {
+        let options = SamplingOptions { temperature: f64::MIN_POSITIVE, ..SamplingOptions::default() };
+        assert_eq!(next_token(vec![1.0, 3.0, 2.0], &[], &options, 0, 0), 1);
     }
 
     #[test]

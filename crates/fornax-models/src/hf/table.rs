@@ -34,6 +34,9 @@ pub struct TensorTable {
     pub is_buffer: fn(&str) -> bool,
 }
 
+/// Our paths, each with the name and layout that it has in an archive.
+type Sources = BTreeMap<String, (String, Layout)>;
+
 impl TensorTable {
     /// Fills every parameter of `module` from `archive`, as `f32`, on the device where it is; ids stay.
     ///
@@ -77,7 +80,7 @@ impl TensorTable {
         &self,
         shapes: &BTreeMap<String, Vec<usize>>,
         archive: &Archive,
-    ) -> Result<(BTreeMap<String, (String, Layout)>, LoadReport), ModelError> {
+    ) -> Result<(Sources, LoadReport), ModelError> {
         self.assert_covers(shapes.keys());
         let mut check = Check { table: self, archive, seen: BTreeSet::new(), problems: Vec::new() };
         let (mut sources, mut report) = (BTreeMap::new(), LoadReport::default());
@@ -199,7 +202,7 @@ impl Place {
 
 struct Fill<'a> {
     place: Place,
-    sources: BTreeMap<String, (String, Layout)>,
+    sources: Sources,
     archive: &'a Archive,
 }
 
