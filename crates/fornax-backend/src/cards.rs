@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 #[cfg(feature = "wgpu")]
 pub(crate) const NVIDIA_VENDOR: u32 = 0x10de;
 
-/// A card as its vendor's tool reports it.
+/// A card as its vendor's tool reports it. A graphics adapter tells its own name and needs the address to find its card's
+/// memory; compute interfaces tell nothing but an index.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(not(all(feature = "wgpu", any(feature = "libtorch", feature = "cuda"))), allow(dead_code))]
 pub(crate) struct Card {
-    /// PCI address; the key by which a graphics adapter finds its card.
-    #[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
     pub(crate) bus: String,
     pub(crate) name: String,
     pub(crate) driver: String,

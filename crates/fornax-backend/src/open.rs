@@ -18,39 +18,21 @@ pub struct OpenDevice {
     pub driver: String,
     /// Why this device was taken, for the log.
     pub reason: String,
+    probe: Probe,
 }
 
 impl OpenDevice {
-    /// Refuses a precision in which the device doesn't compute.
+    /// Refuses a precision in which Fornax doesn't train on this device.
     pub fn check_precision(&self, precision: Precision) -> Result<(), BackendError> {
-        let Some(reason) = self.refusal(precision) else { return Ok(()) };
-        let usable = Precision::ALL.into_iter().filter(|&other| self.refusal(other).is_none());
-        let supported = usable.map(|precision| precision.to_string()).collect::<Vec<_>>().join(", ");
+        let Some(reason) = self.probe.refusal(precision) else { return Ok(()) };
+        let supported: Vec<String> = self.probe.precisions().iter().map(ToString::to_string).collect();
         let device = format!("{} ({})", self.spec, self.name);
-        Err(BackendError::UnsupportedPrecision { precision, device, reason, supported })
-    }
-
-    /// Why training in `precision` is refused here; `None` when it isn't.
-    fn refusal(&self, precision: Precision) -> Option<String> {
-        match (self.family(), precision) {
-            (_, Precision::F32) => None,
-            (Family::Flex, _) => Some("it has no 16-bit matrix product, so it would be slower than f32".to_owned()),
-            (_, Precision::F16) => Some("training in f16 needs loss scaling, which Fornax doesn't have yet".to_owned()),
-            _ if precision.is_supported(&self.device) => None,
-            _ => Some(format!("its driver has no {precision} arithmetic")),
-        }
+        Err(BackendError::UnsupportedPrecision { precision, device, reason, supported: supported.join(", ") })
     }
 
     /// Peak dense FLOP/s of matrix products in `precision`, from the vendor's data sheet; `None` for a device not listed.
     pub fn peak_flops(&self, precision: Precision) -> Option<f64> {
         peak::flops(&self.name, precision)
-    }
-
-    fn family(&self) -> Family {
-        match self.spec {
-            DeviceSpec::Family { family, .. } => family,
-            DeviceSpec::Auto => Family::Flex,
-        }
     }
 }
 
@@ -136,13 +118,21 @@ fn named(family: Family, index: Option<usize>, software: bool) -> Result<OpenDev
 }
 
 fn opened(probe: Probe, reason: String) -> OpenDevice {
-    OpenDevice { spec: probe.spec, device: probe.device, name: probe.name, driver: probe.driver, reason }
+    OpenDevice {
+        spec: probe.spec,
+        device: probe.device.clone(),
+        name: probe.name.clone(),
+        driver: probe.driver.clone(),
+        reason,
+        probe,
+    }
 }
 
-/// The backend features of this build, comma separated.
+/// The backend features of this build, comma separated, the default ones first.
 pub fn compiled_features() -> String {
-    let mut names: Vec<&str> = Family::ALL.into_iter().filter(|f| f.is_compiled()).map(Family::feature).collect();
-    names.dedup();
+    use Family::{Cuda, Flex, LibTorch, Metal, Rocm, Vulkan, Wgpu};
+    let families = [Flex, Wgpu, Vulkan, Metal, LibTorch, Cuda, Rocm].into_iter().filter(|family| family.is_compiled());
+    let names: Vec<&str> = families.map(Family::feature).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 

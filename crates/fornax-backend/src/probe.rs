@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::{DeviceSpec, Family, Precision};
 
@@ -23,26 +23,35 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// Runs one small operation on the device; the reason when that fails.
+    /// Computes a small matrix product on the device and compares it with the host's; what is wrong when they differ.
+    ///
+    /// A driver can be there and still compute nonsense: a software Vulkan driver that lacks an instruction warns and goes on.
     pub fn check(&self) -> Result<(), String> {
-        quietly(|| {
-            let sum = Tensor::<1>::ones([8], &self.device).mul_scalar(2.0).sum().into_data();
-            sum.iter::<f32>().next()
-        })
-        .map_err(|panic| format!("the driver failed on a first operation: {panic}"))
-        .and_then(
-            |sum| {
-                if sum == Some(16.0) { Ok(()) } else { Err(format!("2 x 8 ones add up to {sum:?} on it")) }
-            },
-        )
+        quietly(|| product(&self.device))
+            .map_err(|panic| format!("the driver failed on a first operation: {panic}"))?
+            .then_some(())
+            .ok_or_else(|| {
+                let compiler = self.compiler().map_or_else(String::new, |name| format!(" (kernels: {name})"));
+                format!("its driver computes matrix products wrongly{compiler}; hint: another driver, or --device flex")
+            })
     }
 
-    /// The precisions in which the device computes. Opens the device.
+    /// The precisions in which Fornax trains on the device. Opens the device.
     pub fn precisions(&self) -> Vec<Precision> {
-        Precision::ALL
-            .into_iter()
-            .filter(|precision| quietly(|| precision.is_supported(&self.device)).unwrap_or(false))
-            .collect()
+        Precision::ALL.into_iter().filter(|&precision| self.refusal(precision).is_none()).collect()
+    }
+
+    /// Why training in `precision` is refused on the device; `None` when it isn't.
+    pub(crate) fn refusal(&self, precision: Precision) -> Option<String> {
+        match (self.spec, precision) {
+            (_, Precision::F32) => None,
+            (DeviceSpec::Family { family: Family::Flex, .. }, _) => {
+                Some("it has no 16-bit matrix product, so it would be slower than f32".to_owned())
+            }
+            (_, Precision::F16) => Some("training in f16 needs loss scaling, which Fornax doesn't have yet".to_owned()),
+            _ if quietly(|| precision.is_supported(&self.device)).unwrap_or(false) => None,
+            _ => Some(format!("its driver has no {precision} arithmetic")),
+        }
     }
 
     /// The shader compiler that kernels go through (`wgpu<spirv>`, `wgpu<wgsl>`, ...), where there is one.
@@ -52,6 +61,23 @@ impl Probe {
         #[cfg(not(any(feature = "wgpu", feature = "cuda", feature = "rocm")))]
         None
     }
+}
+
+/// Whether a product of two matrices of whole numbers, which any precision holds, comes out right. The shapes are odd, so that
+/// no kernel finds its tiles filled.
+fn product(device: &Device) -> bool {
+    let (rows, inner, columns) = (19, 37, 11);
+    let value = |index: usize| (index % 7) as f32 - 3.0;
+    let matrix = |rows: usize, columns: usize| {
+        let values: Vec<f32> = (0..rows * columns).map(value).collect();
+        Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), device)
+    };
+    let expected = (0..rows * columns).map(|cell| {
+        let (row, column) = (cell / columns, cell % columns);
+        (0..inner).map(|k| value(row * inner + k) * value(k * columns + column)).sum::<f32>()
+    });
+    let product = matrix(rows, inner).matmul(matrix(inner, columns)).into_data();
+    product.iter::<f32>().eq(expected)
 }
 
 /// The devices of one family, or one line that says why there are none.

@@ -10,8 +10,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     table.set_header(["device", "adapter", "driver", "memory", "precisions", "usable"]);
     for family in Family::ALL {
         match probe(family) {
-            Ok(found) => found.iter().for_each(|probe| drop(table.add_row(row(probe)))),
-            Err(reason) => drop(table.add_row([family.name(), "", "", "", "", &format!("no: {reason}")])),
+            Ok(found) => {
+                table.add_rows(found.iter().map(row));
+            }
+            Err(reason) => {
+                table.add_row([family.name(), "", "", "", "", &format!("no: {reason}")]);
+            }
         }
     }
     writeln!(std::io::stdout(), "{table}")?;

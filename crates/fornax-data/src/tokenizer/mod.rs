@@ -156,6 +156,24 @@ impl Tokenizer {
         files::write_atomic(path, self.to_json()?.as_bytes())
     }
 
+    /// Writes `tokenizer.json` and the `tokenizer_config.json` by which `transformers` reads it, into a folder of a model for
+    /// sequences of `max_positions` tokens.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be written.
+    pub fn save_pretrained(&self, folder: &Path, max_positions: usize) -> Result<(), DataError> {
+        self.save(&folder.join("tokenizer.json"))?;
+        let end_of_text = self.end_of_text_id().and_then(|id| self.id_to_token(id));
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": max_positions,
+            "clean_up_tokenization_spaces": false,
+            "eos_token": end_of_text,
+        });
+        files::write_atomic(&folder.join("tokenizer_config.json"), format!("{config:#}\n").as_bytes())
+    }
+
     /// The text of `tokenizer.json`.
     ///
     /// # Errors
