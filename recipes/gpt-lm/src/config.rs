@@ -40,6 +40,12 @@ impl Config {
     /// The first key that can't be used.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.train.validate()?;
+        if self.objective.seq_len == 0 {
+            return Err(TrainError::Config {
+                key: "objective.seq_len".to_owned(),
+                problem: "must be at least 1, got 0".to_owned(),
+            });
+        }
         self.optimizer.validate()?;
         self.schedule.validate(self.optimizer.lr)?;
         self.eval.validate()?;

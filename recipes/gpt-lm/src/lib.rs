@@ -75,6 +75,12 @@ fn to_device(ids: &[i32], batch: &TokenBatch, device: &Device) -> Tensor<2, Int>
 /// Trains as `config` says, or does what `options` ask for instead.
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     config.validate()?;
+    if !options.dry_run && options.bench.is_none() {
+        Run::<Gpt2>::check_folder(options)?;
+    }
+    if let Some(folder) = &config.model.from {
+        hf::ConfigFile::open(&model_folder(folder), &["gpt2"]).context("model.from")?;
+    }
     let device = fornax_backend::open(&options.device.parse()?)?;
     device.check_precision(options.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
@@ -174,7 +180,7 @@ fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunIn
 /// A folder that `transformers`, `fornax generate` and `model.from` read.
 fn export(model: &Gpt2, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<()> {
     hf::save_gpt2(model, folder)?;
-    tokenizer.save(&folder.join("tokenizer.json"))?;
+    tokenizer.save_pretrained(folder, model.config().max_positions)?;
     Ok(())
 }
 

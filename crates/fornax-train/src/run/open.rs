@@ -34,6 +34,7 @@ impl<M: Module> Run<M> {
         info: RunInfo,
         learner: &mut Learner<M>,
     ) -> Result<Self, TrainError> {
+        Self::check_folder(options)?;
         let table = config::to_table(config)?;
         let train: TrainConfig = config::section(&table, "train")?;
         let saving: CheckpointConfig = config::section(&table, "checkpoint")?;
@@ -94,6 +95,27 @@ impl<M: Module> Run<M> {
         Ok(run)
     }
 
+    /// Refuses what [`open`](Self::open) would refuse for the sake of the folder alone. It writes nothing, so a recipe asks
+    /// before it prepares its data.
+    ///
+    /// # Errors
+    ///
+    /// When there is no run to resume, or another run where a new one is to be written; when the config of a run that is to be
+    /// resumed can't be read.
+    pub fn check_folder(options: &Options) -> Result<(), TrainError> {
+        let Some(dir) = &options.run_dir else {
+            return if options.resume { Err(TrainError::ResumeNeedsRunDir) } else { Ok(()) };
+        };
+        if !dir.is_dir() {
+            return if options.resume { Err(TrainError::NothingToResume { dir: dir.clone() }) } else { Ok(()) };
+        }
+        if is_known(dir, &Checkpoints::of_run(dir), options.resume)? {
+            config::open_config(dir).map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
     fn greet(&self) {
         let dir = self.dir.display();
         let (step, max_steps) = (self.state.step, self.max_steps);
@@ -121,12 +143,7 @@ fn max_steps(train: &TrainConfig, info: &RunInfo) -> Result<u64, TrainError> {
 
 /// The run folder and the lock that keeps other processes out while the run lives.
 fn open_dir(options: &Options, recipe: &str) -> Result<(PathBuf, File), TrainError> {
-    let dir = match (&options.run_dir, options.resume) {
-        (None, true) => return Err(TrainError::ResumeNeedsRunDir),
-        (Some(dir), true) if !dir.is_dir() => return Err(TrainError::NothingToResume { dir: dir.clone() }),
-        (Some(dir), _) => dir.clone(),
-        (None, false) => default_dir(Path::new("runs"), recipe),
-    };
+    let dir = options.run_dir.clone().unwrap_or_else(|| default_dir(Path::new("runs"), recipe));
     files::create_dir(&dir)?;
     let path = dir.join(".lock");
     let lock = File::create(&path).map_err(files::io_error("create", &path))?;
