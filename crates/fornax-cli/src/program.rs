@@ -121,7 +121,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             || cause.is::<ConfigError>()
             || cause.is::<BackendError>()
             || cause.downcast_ref::<DataError>().is_some_and(is_data_usage)
-            || matches!(cause.downcast_ref(), Some(ModelError::Config { .. } | ModelError::SamplingOption { .. }))
+            || matches!(
+                cause.downcast_ref(),
+                Some(ModelError::Config { .. } | ModelError::EmptyPrompt { .. } | ModelError::SamplingOption { .. })
+            )
             || cause.downcast_ref::<TrainError>().is_some_and(is_train_usage)
     };
     if error.chain().any(is_usage) { 2 } else { 1 }

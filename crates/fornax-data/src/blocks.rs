@@ -107,7 +107,11 @@ impl Blocks {
 /// Checks the sizes and returns how many tokens have one before them.
 fn check(store: &TokenStore, seq_len: usize, needed: u64) -> Result<u64, DataError> {
     if seq_len == 0 {
-        return Err(DataError::ConfigValue { key: "data.seq_len", value: "0".into(), expected: "at least 1".into() });
+        return Err(DataError::ConfigValue {
+            key: "objective.seq_len",
+            value: "0".into(),
+            expected: "at least 1".into(),
+        });
     }
     if store.len() < needed {
         return Err(DataError::CorpusTooShort {

@@ -289,7 +289,7 @@ impl DataError {
                 Some(format!("delete {}: it is made again when needed", folder.display()))
             }
             Self::NewerFormat { .. } => Some("update Fornax, or take another cache folder".into()),
-            Self::CorpusTooShort { .. } => Some("take more text or a smaller data.seq_len".into()),
+            Self::CorpusTooShort { .. } => Some("take more text or a smaller objective.seq_len".into()),
             Self::TooFewExamples { .. } => {
                 Some("lower train.micro_batch_size or train.gradient_accumulation, or take more data".into())
             }

@@ -165,7 +165,7 @@ impl SequentialPlan {
     pub fn new(examples: u64, batch_size: usize) -> Result<Self, DataError> {
         if batch_size == 0 {
             return Err(DataError::ConfigValue {
-                key: "eval.batch_size",
+                key: "eval.micro_batch_size",
                 value: "0".into(),
                 expected: "at least 1".into(),
             });

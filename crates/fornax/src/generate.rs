@@ -51,12 +51,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::open(&folder)?;
     let options = sampling_options(args, &tokenizer)?;
     let texts = prompts(args)?;
-    let prompts: Vec<Vec<u32>> = texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<_, _>>()?;
+    let prompts: Result<Vec<Vec<u32>>, _> = texts.iter().map(|text| tokenizer.encode(text)).collect();
+    let prompts = prompts.context("--prompt").usage()?;
     let device = fornax_backend::open(&args.device)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let (model, _) = hf::load_gpt2(&folder, &device.device)?;
     let mut rows = Rows::new(&tokenizer, &texts, &prompts);
-    rows.begin()?;
     let mut failure = None;
     generate(&model, &prompts, &options, &mut |row, token| {
         failure = failure.take().or(rows.push(row, token).err());
@@ -120,10 +120,6 @@ impl<'a> Rows<'a> {
             |(text, ids): (&String, &Vec<u32>)| Row { stream: tokenizer.text_stream(ids, true), waiting: text.clone() };
         let rows: Vec<_> = texts.iter().zip(prompts).map(row).collect();
         Self { several: rows.len() > 1, rows, current: 0, out: std::io::stdout().lock() }
-    }
-
-    fn begin(&mut self) -> anyhow::Result<()> {
-        self.show()
     }
 
     fn push(&mut self, row: usize, token: u32) -> anyhow::Result<()> {

@@ -48,9 +48,42 @@ pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, 
     }
     writeln!(out, "{}", text.finish()?)?;
     tracing::info!(
-        "more: cargo run --release -p fornax -- generate --model {} --prompt {:?}",
-        run_dir.display(),
-        config.prompt
+        "more: cargo run --release -p fornax -- generate --model {} --prompt {}",
+        shell_word(&run_dir.display().to_string()),
+        shell_word(&config.prompt)
     );
     Ok(())
+}
+
+/// The text as one word of a shell's command line; line breaks in the form that bash and zsh read.
+fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else if text.contains(char::is_control) {
+        let escaped = |c: char| match c {
+            '\n' => "\\n".to_owned(),
+            '\t' => "\\t".to_owned(),
+            '\\' | '\'' => format!("\\{c}"),
+            c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        };
+        format!("$'{}'", text.chars().map(escaped).collect::<String>())
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shell_word;
+
+    #[test]
+    fn a_shell_reads_back_what_was_meant() {
+        assert_eq!(shell_word("runs/gpt-lm-1"), "runs/gpt-lm-1");
+        assert_eq!(shell_word("impl "), "'impl '");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+        assert_eq!(shell_word("\n"), r"$'\n'");
+        assert_eq!(shell_word("it's ü\t\r"), r"$'it\'s ü\t\u000d'");
+    }
 }
