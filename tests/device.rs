@@ -1,0 +1,191 @@
+//! A model learns, saves and generates the same on every backend. Small shapes: a software rasteriser must manage.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use fornax_backend::{ALLOW_SOFTWARE, DeviceSpec, Family, Precision, test_device};
+use fornax_data::TokenBatch;
+use fornax_models::{
+    Gpt2, Gpt2Config,
+    generate::{SamplingOptions, generate},
+};
+use fornax_nn::{Init, initialise};
+use fornax_ops::{AttentionMask, Context};
+use fornax_tests::{Lab, Outcome, RunFolder, test_device_name};
+use fornax_train::{Learner, LearnerSettings, OptimizerConfig, Schedule, ScheduleConfig, ScheduleName};
+use gpt_lm::NextToken;
+
+use crate::lab;
+
+const ROWS: usize = 2;
+const SEQ_LEN: usize = 16;
+
+/// How far two backends may be apart: the bound that the project sets itself, a thousand times the rounding of `f32`.
+const TOLERANCE: f64 = 2e-4;
+
+/// The first twenty losses of `first_losses` on `flex`.
+const FLEX_LOSSES: [f64; 20] = [
+    4.127413, 4.110492, 4.080361, 4.028146, 3.994632, 3.814033, 3.846293, 3.944583, 3.676229, 3.742126, 3.581268,
+    3.544688, 3.472231, 3.558497, 3.442515, 3.297960, 3.321300, 3.336413, 3.414232, 3.045918,
+];
+
+fn config() -> Gpt2Config {
+    Gpt2Config {
+        vocab_size: 61,
+        max_positions: SEQ_LEN,
+        hidden_size: 16,
+        num_layers: 2,
+        num_heads: 2,
+        dropout: 0.1,
+        ..Gpt2Config::default()
+    }
+}
+
+/// Text in which every token but the first of a row follows from the one before, so that there is something to learn.
+fn batch(step: u64) -> TokenBatch {
+    let row = |row: usize| {
+        let first = (step as i32 * 7 + row as i32 * 29) % 61;
+        std::iter::successors(Some(first), |token| Some((token * 3 + 5) % 61)).take(SEQ_LEN + 1).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<i32>> = (0..ROWS).map(row).collect();
+    TokenBatch {
+        input_ids: rows.iter().flat_map(|row| row[..SEQ_LEN].to_vec()).collect(),
+        targets: rows.iter().flat_map(|row| row[1..].to_vec()).collect(),
+        batch: ROWS,
+        seq_len: SEQ_LEN,
+        examples: vec![0; ROWS],
+    }
+}
+
+fn learner(config: &Gpt2Config, lr: f64, device: &Device) -> Learner<Gpt2> {
+    let model = config.init(42, &device.clone().autodiff()).unwrap();
+    let schedule = ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() };
+    let settings = LearnerSettings {
+        optimizer: OptimizerConfig { lr, ..OptimizerConfig::default() },
+        schedule: Schedule::new(&schedule, lr, 100),
+        seed: 42,
+        precision: Precision::F32,
+    };
+    Learner::new(model, settings).unwrap()
+}
+
+fn losses(learner: &mut Learner<Gpt2>, steps: u64, batch: impl Fn(u64) -> Vec<TokenBatch>) -> Vec<f64> {
+    let step = |step| {
+        learner.train_step(step, &batch(step), &NextToken).unwrap();
+        learner.take_window().unwrap().unwrap().loss
+    };
+    (0..steps).map(step).collect()
+}
+
+/// Twenty losses with dropout and accumulation, whose noise and sums have to be the same everywhere.
+fn first_losses(device: &Device) -> Vec<f64> {
+    losses(&mut learner(&config(), 1e-2, device), 20, |step| vec![batch(2 * step), batch(2 * step + 1)])
+}
+
+#[track_caller]
+fn assert_close(losses: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(losses.len(), expected.len());
+    for (loss, expected) in losses.iter().zip(expected) {
+        assert!((loss - expected).abs() <= tolerance * expected.abs(), "{loss} is not {expected}, in {losses:?}");
+    }
+}
+
+#[test]
+fn the_first_losses_are_those_of_flex() {
+    let found = first_losses(&test_device());
+    assert_close(&found, &FLEX_LOSSES, TOLERANCE);
+    if Family::Flex.is_compiled() {
+        let flex = fornax_backend::open(&DeviceSpec::family(Family::Flex)).unwrap();
+        assert_close(&found, &first_losses(&flex.device), TOLERANCE);
+    }
+}
+
+#[test]
+fn two_trainings_are_equal() {
+    let device = test_device();
+    assert_eq!(first_losses(&device), first_losses(&device));
+}
+
+/// At initialisation the logits are sums of 16 products of a normed number and a weight from N(0, 0.02): their deviation is 0.08,
+/// which adds 0.08² / 2 to the loss, and the mean over 32 targets strays by 0.08 / √32. The bound is three times that.
+#[test]
+fn the_first_loss_is_that_of_a_uniform_guess() {
+    let loss = losses(&mut learner(&config(), 1e-3, &test_device()), 1, |_| vec![batch(0)])[0];
+    assert!((loss - 61f64.ln()).abs() < 0.05, "{loss} is not near ln(61) = {}", 61f64.ln());
+}
+
+#[test]
+fn one_batch_is_learned_by_heart() {
+    let config = Gpt2Config { dropout: 0.0, ..config() };
+    let losses = losses(&mut learner(&config, 2e-2, &test_device()), 80, |_| vec![batch(0)]);
+    assert!(losses[79] < 0.1, "{losses:?}");
+}
+
+/// Weights ten times as large as at initialisation: with those, logits differ by more than rounding.
+#[test]
+fn cached_greedy_generation_is_that_without_a_cache() {
+    let device = test_device();
+    let model = Gpt2Config { max_positions: 24, ..config() }.init(42, &device).unwrap();
+    let model = initialise(model, 7, |path, _| match path.ends_with("gamma") {
+        true => Init::Constant(1.0),
+        false => Init::Normal { mean: 0.0, std: 0.2 },
+    });
+    let prompts = [vec![5, 20, 4], vec![9]];
+    let cached = generate(&model, &prompts, &SamplingOptions::greedy(10), &mut |_, _| ()).unwrap();
+    for (prompt, cached) in prompts.iter().zip(cached) {
+        let mut tokens = prompt.clone();
+        for _ in 0..10 {
+            tokens.push(likeliest_next(&model, &tokens, &device));
+        }
+        assert_eq!(cached, tokens[prompt.len()..], "after {prompt:?}");
+    }
+}
+
+fn likeliest_next(model: &Gpt2, tokens: &[u32], device: &Device) -> u32 {
+    let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, tokens.len()]), device);
+    let logits = model.forward(ids, &AttentionMask::None, &Context::evaluation(Precision::F32));
+    let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    let last = &values[values.len() - 61..];
+    last.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(index, _)| index as u32).unwrap()
+}
+
+/// Two steps of two rows are enough for a rasteriser; checkpoints and evaluations come with them.
+fn train_on(lab: &Lab, device: &str, folder: &str, more: &[&str]) -> Outcome {
+    let mut command = lab.command("gpt-lm", &[&["small.toml", "--run-dir", folder, "--device", device], more].concat());
+    command.env(ALLOW_SOFTWARE, "1");
+    Outcome::of(command).ok()
+}
+
+fn small_lab() -> Lab {
+    let lab = lab();
+    lab.write_config("small.toml", "micro_batch_size = 4", "micro_batch_size = 2");
+    lab
+}
+
+#[test]
+fn the_program_trains_on_the_device_and_a_checkpoint_goes_from_backend_to_backend() {
+    let lab = small_lab();
+    let device = test_device_name();
+    // Without `flex` in the build the test device takes both places.
+    let flex = if Family::Flex.is_compiled() { "flex" } else { device.as_str() };
+    // The schedule of a run is that of its first length, so each half starts as the whole does.
+    let short = ["--set", "eval.max_batches=1", "--set", "schedule.name=constant"];
+    let half = [short.as_slice(), &["--max-steps", "5"]].concat();
+    let whole = [short.as_slice(), &["--max-steps", "10", "--resume"]].concat();
+
+    train_on(&lab, flex, "straight", &[short.as_slice(), &["--max-steps", "10"]].concat());
+    let straight = lab.run("straight");
+    let same = |run: &RunFolder| assert_close(&run.train_losses(), &straight.train_losses(), TOLERANCE);
+
+    let first = train_on(&lab, &device, "there", &half);
+    let there = lab.run("there");
+    assert!(there.summary().device.starts_with(&device), "{first:?}");
+    assert!(first.stderr.contains(&format!("device {}", there.summary().device)), "{first:?}");
+    train_on(&lab, flex, "there", &whole);
+    same(&there);
+
+    train_on(&lab, flex, "back", &half);
+    train_on(&lab, &device, "back", &whole);
+    let back = lab.run("back");
+    assert!(back.summary().device.starts_with(&device));
+    same(&back);
+}

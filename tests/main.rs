@@ -1,0 +1,23 @@
+//! Integration tests: the programs as processes, and what crosses the borders of crates.
+//!
+//! - [`bad_input`]: whatever a user, a file or a disk does wrong ends in one clear error with the right exit code, and nothing is lost.
+//! - [`device`]: a model learns the same on every backend; CI runs these again with `FORNAX_TEST_DEVICE=wgpu` and `=libtorch`.
+//! - [`docs`]: pages, links and configs in the repository are right.
+//! - [`exactness`]: a run that was killed, interrupted or repeated is the run that was not, bit for bit.
+//! - [`program`]: command lines, printed text and the files of a run are as documented.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod device;
+mod docs;
+mod exactness;
+mod program;
+
+use fornax_tests::Lab;
+
+/// A scratch folder for the programs of this build.
+fn lab() -> Lab {
+    Lab::new(env!("CARGO_BIN_EXE_under-test"))
+}
