@@ -36,7 +36,7 @@ pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, 
     let mut out = std::io::stdout().lock();
     write!(out, "\n{}", config.prompt)?;
     let mut failure = None;
-    generate(model, &[prompt.clone()], &options, &mut |_, token| {
+    generate(model, std::slice::from_ref(&prompt), &options, &mut |_, token| {
         let shown = text.push(token).map_err(anyhow::Error::from).and_then(|piece| {
             write!(out, "{piece}")?;
             Ok(out.flush()?)
