@@ -1,7 +1,7 @@
 use std::{
     ffi::OsString,
     fmt,
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
 };
@@ -66,7 +66,7 @@ pub fn main_with<A: Parser>(
     start_logs();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
-        eprintln!("error: this is a bug in Fornax or below it{place}: {}", message(panic.payload()));
+        say(&format!("error: this is a bug in Fornax or below it{place}: {}", message(panic.payload())));
     }));
     let args = match A::try_parse_from(args) {
         Ok(args) => args,
@@ -82,11 +82,16 @@ pub fn main_with<A: Parser>(
         // Whoever reads our output has enough of it, as `head` has.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
-            eprintln!("{}", render(&error));
+            say(&render(&error));
             ExitCode::from(exit_code(&error))
         }
         Err(_) => ExitCode::from(1),
     }
+}
+
+/// Prints a line on stderr. Where that fails, nobody is left to be told: `eprintln!` would panic, within a panic hook even abort.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn start_logs() {
@@ -101,6 +106,7 @@ fn start_logs() {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .without_time()
+        .log_internal_errors(false)
         .try_init();
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,7 @@ impl Console {
                 bar.set_position(line.step);
                 bar.set_message(text);
             }
-            None => eprintln!("step {}/{}  {text}", line.step, self.max_steps),
+            None => say(&format!("step {}/{}  {text}", line.step, self.max_steps)),
         }
     }
 
@@ -69,8 +69,8 @@ impl Console {
     /// Prints a line, above the bars where there are any.
     pub(crate) fn message(&self, text: &str) {
         match &self.bar {
-            Some(_) => self.bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(_) => self.bars.suspend(|| say(text)),
+            None => say(text),
         }
     }
 
@@ -91,6 +91,11 @@ impl Console {
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Prints a line; a log file on a full disk or a closed pipe ends no training.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn train_text(line: &TrainLine) -> String {

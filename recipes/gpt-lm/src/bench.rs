@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use anyhow::Context;
 use fornax_backend::OpenDevice;
 use fornax_cli::Ending;
@@ -10,7 +12,6 @@ use crate::{Data, NextToken};
 const WARMUP: usize = 3;
 
 /// Times `steps` training steps and prints JSON.
-#[allow(clippy::print_stdout)]
 pub(crate) fn run(
     steps: usize,
     device: &OpenDevice,
@@ -34,6 +35,6 @@ pub(crate) fn run(
         let window = learner.take_window()?.context("a step was made but not counted")?;
         anyhow::Ok(BenchStep { loss: window.loss, tokens: usize::try_from(stats.tokens)? })
     })?;
-    println!("{}", serde_json::to_string(&report)?);
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
     Ok(Ending::Done)
 }

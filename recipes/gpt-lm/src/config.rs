@@ -6,6 +6,9 @@ use fornax_models::Gpt2Config;
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 
+/// What an evaluation measures, and so what `train.metric_for_best` may name.
+const METRICS: [&str; 4] = ["accuracy", "bits_per_byte", "loss", "perplexity"];
+
 /// The config of this recipe; every table may be left out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -40,6 +43,10 @@ impl Config {
     /// The first key that can't be used.
     pub fn validate(&self) -> Result<(), TrainError> {
         self.train.validate()?;
+        let metric = &self.train.metric_for_best;
+        if !METRICS.contains(&metric.as_str()) {
+            return Err(TrainError::UnknownMetric { metric: metric.clone(), known: METRICS.join(", ") });
+        }
         if self.objective.seq_len == 0 {
             return Err(TrainError::Config {
                 key: "objective.seq_len".to_owned(),

@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use fornax_cli::Ending;
 use fornax_data::{BatchSource, inspect};
 use fornax_models::Gpt2;
@@ -9,37 +11,38 @@ use crate::{Config, Data, NextToken};
 const BYTES_PER_PARAMETER: usize = 16;
 
 /// Shows what would be trained and on what, and makes one step and one evaluation batch of it.
-#[allow(clippy::print_stdout)]
 pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Gpt2>) -> anyhow::Result<Ending> {
-    println!("{}", table(&learner.parameters()));
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", table(&learner.parameters()))?;
     let sizes = learner.model().config();
     let seq_len = config.objective.seq_len;
     let tokens = config.train.micro_batch_size * config.train.gradient_accumulation * seq_len;
     let flops = sizes.training_flops_per_token(seq_len) * tokens as f64;
     let state = learner.num_parameters() * BYTES_PER_PARAMETER;
     let activations = activation_bytes(&sizes, config.train.micro_batch_size, seq_len);
-    println!("tokens a step     {tokens}");
-    println!("steps             {}", config.train.total_steps(data.train.steps_per_epoch()));
-    println!("steps an epoch    {}", data.train.steps_per_epoch());
-    println!("GFLOP a step      {:.1}", flops / 1e9);
-    println!(
+    writeln!(out, "tokens a step     {tokens}")?;
+    writeln!(out, "steps             {}", config.train.total_steps(data.train.steps_per_epoch()))?;
+    writeln!(out, "steps an epoch    {}", data.train.steps_per_epoch())?;
+    writeln!(out, "GFLOP a step      {:.1}", flops / 1e9)?;
+    writeln!(
+        out,
         "memory, about     {} MiB: parameters, gradients and moments {}, activations {}",
         (state + activations) >> 20,
         state >> 20,
         activations >> 20
-    );
+    )?;
     let batches = data.train.micro_batches(0)?;
     if let Some(batch) = batches.first() {
-        println!("\nfirst batch\n{}", inspect::render(batch, &data.tokenizer, 1));
+        writeln!(out, "\nfirst batch\n{}", inspect::render(batch, &data.tokenizer, 1))?;
     }
     learner.train_step(0, &batches, &NextToken)?;
     if let Some(window) = learner.take_window()? {
-        println!("one step          loss {:.4}, gradient norm {:.4}", window.loss, window.grad_norm);
+        writeln!(out, "one step          loss {:.4}, gradient norm {:.4}", window.loss, window.grad_norm)?;
     }
     let valid = data.valid_batches().take(1);
     let metrics = evaluate(&learner.valid(), valid, &NextToken, learner.precision(), |_| ())?;
     if let Some(loss) = metrics.get("loss") {
-        println!("one valid batch   loss {loss:.4} after that step");
+        writeln!(out, "one valid batch   loss {loss:.4} after that step")?;
     }
     Ok(Ending::Done)
 }

@@ -9,8 +9,9 @@ use fornax_models::{
 
 use crate::SampleConfig;
 
-/// Refuses a prompt that the tokenizer can't read, before the training whose end it is for.
+/// Refuses what can't be sampled, before the training whose end it is for.
 pub(crate) fn check(config: &SampleConfig, tokenizer: &Tokenizer) -> anyhow::Result<()> {
+    sampling_options(config, tokenizer).validate(tokenizer.vocab_size()).context("[sample]")?;
     let prompt = tokenizer.encode(&config.prompt).context("sample.prompt")?;
     anyhow::ensure!(
         config.max_new_tokens == 0 || !prompt.is_empty(),
@@ -24,13 +25,7 @@ pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, 
     if config.max_new_tokens == 0 {
         return Ok(());
     }
-    let options = SamplingOptions {
-        max_new_tokens: config.max_new_tokens,
-        temperature: config.temperature,
-        top_k: config.top_k,
-        stop_tokens: tokenizer.end_of_text_id().into_iter().collect(),
-        ..SamplingOptions::default()
-    };
+    let options = sampling_options(config, tokenizer);
     let prompt = tokenizer.encode(&config.prompt)?;
     let mut text = tokenizer.text_stream(&prompt, true);
     let mut out = std::io::stdout().lock();
@@ -53,6 +48,16 @@ pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, 
         shell_word(&config.prompt)
     );
     Ok(())
+}
+
+fn sampling_options(config: &SampleConfig, tokenizer: &Tokenizer) -> SamplingOptions {
+    SamplingOptions {
+        max_new_tokens: config.max_new_tokens,
+        temperature: config.temperature,
+        top_k: config.top_k,
+        stop_tokens: tokenizer.end_of_text_id().into_iter().collect(),
+        ..SamplingOptions::default()
+    }
 }
 
 /// The text as one word of a shell's command line; line breaks in the form that bash and zsh read.
