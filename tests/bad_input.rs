@@ -29,6 +29,7 @@ const USAGE: &[Case] = &[
     case(&["wrong-type.toml"], 2, &["config wrong-type.toml", "`train.seed`", "string \"many\", expected u64"]),
     case(&["no-toml.toml"], 2, &["config no-toml.toml", "line 2, column 8"]),
     case(&["no/such.toml"], 2, &["config no/such.toml", "No such file"]),
+    case(&["texts"], 2, &["config texts: "]),
     case(&["tiny.toml", "--set", "train.sed=1"], 2, &["--set train.sed=1", "`train.sed`", "did you mean `seed`?"]),
     case(&["tiny.toml", "--set", "train.max_steps=many"], 2, &["--set train.max_steps=many", "\"many\", expected u64"]),
     case(&["tiny.toml", "--set", "train.seed"], 2, &["--set train.seed", "expected KEY=VALUE"]),
@@ -40,6 +41,8 @@ const USAGE: &[Case] = &[
     case(&["tiny.toml", "--set", "objective.seq_len=0"], 2, &["objective.seq_len", "at least 1"]),
     case(&["tiny.toml", "--set", "optimizer.lr=-1"], 2, &["`optimizer.lr`", "must be > 0, got -1"]),
     case(&["tiny.toml", "--set", "optimizer.betas=[0.9, 1.0]"], 2, &["`optimizer.betas`", "below 1, got 1"]),
+    case(&["tiny.toml", "--set", "train.metric_for_best=f1"], 2, &["`train.metric_for_best`", "`f1`", "perplexity"]),
+    case(&["tiny.toml", "--set", "sample.temperature=-1"], 2, &["[sample]", "temperature = -1", "at least 0"]),
     case(&["tiny.toml", "--set", "model.num_heads=3"], 2, &["model.hidden_size = 16", "model.num_heads = 3"]),
     case(&["tiny.toml", "--set", "model.dropout=1.0"], 2, &["model.dropout = 1", "below 1"]),
     case(&["tiny.toml", "--set", "model.vocab_size=100"], 2, &["model.vocab_size = 100", "tokenizer has 256 tokens"]),
@@ -111,6 +114,11 @@ const FILES: &[Case] = &[
         1,
         &["rows.jsonl:1", "body"],
     ),
+    case(
+        &["tiny.toml", "--set", "tokenizer.kind=char", "--set", "data.files=[\"new-at-the-end.txt\"]"],
+        1,
+        &["new-at-the-end.txt", "'Ж' (U+0416)", "hint: "],
+    ),
     case(&["tiny.toml", "--set", "tokenizer.from=broken.json"], 1, &["broken.json: not a usable tokenizer"]),
     case(&["tiny.toml", "--set", "tokenizer.from=missing.json"], 1, &["missing.json", "No such file"]),
     case(&["tiny.toml", "--set", "tokenizer.from=texts"], 1, &["texts: no tokenizer here", "tokenizer.json"]),
@@ -123,6 +131,7 @@ const FILES: &[Case] = &[
     case(&["tiny.toml", "--set", "model.from=bert"], 1, &["model.from", "bert/config.json", "`bert`", "gpt2"]),
     // Root may write anywhere, but not below a file.
     case(&["tiny.toml", "--run-dir", "text.txt/run"], 1, &["cannot create the folder `text.txt/run`"]),
+    case(&["tiny.toml", "--run-dir", "text.txt"], 1, &["cannot create the folder `text.txt`"]),
     case(&["generate", "--model", "nowhere", "--prompt", "a"], 1, &["nowhere"]),
     case(&["generate", "--model", "texts", "--prompt", "a"], 1, &["texts", "no tokenizer here"]),
     case(&["tokenizer", "train", "missing.txt"], 1, &["missing.txt", "No such file"]),
@@ -144,6 +153,7 @@ fn lab_of_mistakes() -> Lab {
     lab.write("empty.txt", "");
     lab.write("short.txt", "too short");
     lab.write("latin1.txt", b"caf\xe9, and more text than a block needs");
+    lab.write("new-at-the-end.txt", "abc ".repeat(200) + "Ж");
     lab.write("broken.jsonl", "{\"text\": \"fine\"}\n{\"text\": \n");
     lab.write("rows.jsonl", "{\"text\": \"one\"}\n{\"text\": \"two\"}\n");
     lab.write("broken.json", "{\"version\": \"1.0\"}");
@@ -405,6 +415,21 @@ fn a_full_disk_during_a_save_keeps_the_checkpoint_before() {
     assert_eq!((run.summary().steps, run.summary().error), (20, None));
 }
 
+/// As above, with a log on the same disk: that it can't be written must not keep the run from ending as it should.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_under_the_log_too_changes_nothing() {
+    let lab = lab();
+    lab.gpt_lm(&["tiny.toml", "--run-dir", "run", "--max-steps", "5"]).ok();
+    lab.write("log", " ".repeat(16 << 10));
+    let script = "trap '' XFSZ; ulimit -f 16; exec PROGRAM --run-dir run --resume --max-steps 20 2>> log";
+    let outcome = Outcome::of(lab.shell(script));
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let run = lab.run("run");
+    assert!(run.summary().error.is_some_and(|error| error.contains("cannot save")));
+    assert_eq!(run.names("checkpoints"), ["step-000005"]);
+}
+
 #[test]
 fn a_run_folder_in_use_is_refused() {
     let lab = lab();
@@ -415,4 +440,17 @@ fn a_run_folder_in_use_is_refused() {
     let second = lab.gpt_lm(&["--run-dir", "run", "--resume"]);
     assert!(running.kill(), "the first run was over");
     second.refused("in use", 1, &["another process is using the run folder `run`", "hint: "]);
+}
+
+#[test]
+fn a_run_that_diverges_stops_and_names_step_blocks_and_the_last_good_checkpoint() {
+    let lab = lab();
+    let settings = ["--set", "optimizer.lr=1e30", "--set", "checkpoint.save_every=1", "--set", "train.log_every=3"];
+    let outcome = lab.gpt_lm(&[&["tiny.toml", "--run-dir", "run"], settings.as_slice()].concat());
+    let says =
+        ["of step 1 is not finite", "blocks ", "the last good checkpoint is `run/checkpoints/step-000001`", "hint: "];
+    outcome.refused("a learning rate of 1e30", 1, &says);
+    let run = lab.run("run");
+    assert_eq!(run.checkpoints(), [1], "no bad model is saved");
+    assert!(run.summary().error.is_some_and(|error| error.contains("not finite")));
 }

@@ -78,6 +78,29 @@ fn a_bench_prints_one_json_object() {
     assert!(report["losses"].as_array().unwrap().iter().all(Value::is_f64));
 }
 
+/// As `| head` does.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let lab = lab();
+    for arguments in ["--dry-run", "--bench 1", "--run-dir run --max-steps 1 --set sample.max_new_tokens=3"] {
+        let outcome = Outcome::of(lab.shell(&format!("PROGRAM tiny.toml {arguments} | true; PROGRAM --version")));
+        assert!(!outcome.stderr.contains("error"), "{arguments}: {outcome:?}");
+        assert!(outcome.stdout.starts_with("gpt-lm "), "{outcome:?}");
+    }
+}
+
+#[test]
+fn without_a_folder_or_a_device_both_are_chosen_and_named() {
+    let lab = lab();
+    let outcome = Outcome::of(lab.command("gpt-lm", &["tiny.toml", "--max-steps", "1"])).ok();
+    let folders: Vec<_> = fs::read_dir(lab.path("runs")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let name = folders[0].to_str().unwrap();
+    assert!(folders.len() == 1 && name.starts_with("gpt-lm-"), "{folders:?}");
+    let device = lab.run(&format!("runs/{name}")).summary().device;
+    assert!(outcome.stderr.contains(&format!("device {device}: ")), "{device}: {outcome:?}");
+}
+
 #[test]
 fn overfitting_one_batch_brings_its_loss_down() {
     let lab = lab();

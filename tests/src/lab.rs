@@ -86,7 +86,7 @@ impl Lab {
     pub fn new(program: &str) -> Self {
         let lab = Self { folder: tempfile::tempdir().unwrap(), program: program.into() };
         fs::create_dir(lab.path("")).unwrap();
-        lab.write("text.txt", &sentences(6000));
+        lab.write("text.txt", sentences(6000));
         lab.write("tiny.toml", TINY);
         lab
     }
