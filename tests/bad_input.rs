@@ -146,9 +146,9 @@ const FILES: &[Case] = &[
 
 fn lab_of_mistakes() -> Lab {
     let lab = lab();
-    lab.write_config("unknown-key.toml", "max_steps", "max_step");
-    lab.write_config("unknown-table.toml", "[train]", "[trainer]");
-    lab.write_config("wrong-type.toml", "log_every = 1", "seed = \"many\"");
+    lab.write_config("unknown-key.toml", &[("max_steps", "max_step")]);
+    lab.write_config("unknown-table.toml", &[("[train]", "[trainer]")]);
+    lab.write_config("wrong-type.toml", &[("log_every = 1", "seed = \"many\"")]);
     lab.write("no-toml.toml", "[train]\nseed = = 1\n");
     lab.write("empty.txt", "");
     lab.write("short.txt", "too short");
@@ -433,7 +433,7 @@ fn a_full_disk_under_the_log_too_changes_nothing() {
 #[test]
 fn a_run_folder_in_use_is_refused() {
     let lab = lab();
-    lab.write_config("long.toml", "seq_len = 16", "seq_len = 64");
+    lab.write_config("long.toml", &[("seq_len = 16", "seq_len = 64")]);
     let run = lab.run("run");
     let running = lab.start(&["long.toml", "--run-dir", "run", "--max-steps", "2000"]);
     let running = running.until(|| !run.metrics().is_empty());

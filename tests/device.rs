@@ -157,7 +157,7 @@ fn train_on(lab: &Lab, device: &str, folder: &str, more: &[&str]) -> Outcome {
 
 fn small_lab() -> Lab {
     let lab = lab();
-    lab.write_config("small.toml", "micro_batch_size = 4", "micro_batch_size = 2");
+    lab.write_config("small.toml", &[("micro_batch_size = 4", "micro_batch_size = 2")]);
     lab
 }
 

@@ -108,10 +108,13 @@ impl Lab {
         fs::write(path, contents).unwrap();
     }
 
-    /// Writes `tiny.toml` with `from` replaced by `to`, which must be in it, under another name.
-    pub fn write_config(&self, name: &str, from: &str, to: &str) {
-        assert!(TINY.contains(from), "{from} is not in the config");
-        self.write(name, TINY.replace(from, to));
+    /// Writes `tiny.toml` with each first text, which must be in it, replaced by the second, under another name.
+    pub fn write_config(&self, name: &str, changes: &[(&str, &str)]) {
+        let change = |config: String, (from, to): &(&str, &str)| {
+            assert!(config.contains(from), "{from} is not in the config");
+            config.replace(from, to)
+        };
+        self.write(name, changes.iter().fold(TINY.to_owned(), change));
     }
 
     /// The run in a folder of this name.
