@@ -456,8 +456,7 @@ mod tests {
         assert_near(Tensor::cat(parts, 1), whole.clone());
         let mut cache = model.new_cache();
         let positions: &[i64] = &[0, 1, 2, 3, 4, 5];
-        let next =
-            model.next_logits(ids, ints(&[positions, positions]), &AttentionMask::None, &mut cache, &context());
+        let next = model.next_logits(ids, ints(&[positions, positions]), &AttentionMask::None, &mut cache, &context());
         assert_near(next.unsqueeze_dim(1), whole.narrow(1, 5, 1));
     }
 
@@ -479,7 +478,10 @@ mod tests {
         let cases = [
             (Gpt2Config { vocab_size: 0, ..base.clone() }, "model.vocab_size = 0: must be at least 1"),
             (Gpt2Config { intermediate_size: Some(0), ..base.clone() }, "model.intermediate_size = 0: must be"),
-            (Gpt2Config { num_heads: 5, ..base.clone() }, "model.hidden_size = 24: must be a multiple of model.num_heads = 5"),
+            (
+                Gpt2Config { num_heads: 5, ..base.clone() },
+                "model.hidden_size = 24: must be a multiple of model.num_heads = 5",
+            ),
             (Gpt2Config { dropout: 1.0, ..base.clone() }, "model.dropout = 1: must be at least 0 and below 1"),
             (Gpt2Config { dropout: f64::NAN, ..base.clone() }, "model.dropout = NaN"),
             (Gpt2Config { norm_eps: 0.0, ..base }, "model.norm_eps = 0: must be above 0"),
