@@ -15,14 +15,19 @@ pub struct RunArgs {
     /// Override one config key; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]
-    #[arg(long, value_name = "NAME", default_value_t)]
+    /// Which device trains.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t,
+        help = "auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]"
+    )]
     pub device: DeviceSpec,
     /// Compute type of matrix products and attention: f32, bf16 or f16
     #[arg(long, value_name = "P", default_value_t)]
     pub precision: Precision,
-    /// Run folder [default: runs/<recipe>-<date>-<time>]
-    #[arg(long, value_name = "DIR")]
+    /// Where the run is kept.
+    #[arg(long, value_name = "DIR", help = "Run folder [default: runs/<recipe>-<date>-<time>]")]
     pub run_dir: Option<PathBuf>,
     /// Continue the run in --run-dir at its last complete checkpoint
     #[arg(long, requires = "run_dir")]
