@@ -41,8 +41,13 @@ pub(crate) struct Args {
     /// The seed of the draws
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]
-    #[arg(long, value_name = "NAME", default_value_t)]
+    /// Which device computes.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t,
+        help = "auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]"
+    )]
     device: DeviceSpec,
 }
 
