@@ -243,6 +243,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_shared_mask_is_the_mask_it_was_made_of() {
+        let lengths = [4, 2];
+        let Sizes { batch, query_len, key_len, .. } = SIZES;
+        for causal in [false, true] {
+            let mask = AttentionMask::KeyLengths(ints(&lengths, [2]));
+            let mask = mask.shared(causal, batch, query_len, key_len, &autodiff_device());
+            let allowed = move |b: usize, i: usize, j: usize| (j as i64) < lengths[b] && (!causal || j <= i + 2);
+            check(SIZES, &mask, &options(causal, 0.0), &evaluation(), &allowed, &plain);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "causal flag of the shared mask")]
+    fn a_mask_shared_for_another_kind_of_attention_is_refused() {
+        let Sizes { batch, query_len, key_len, .. } = SIZES;
+        let mask = AttentionMask::None.shared(false, batch, query_len, key_len, &autodiff_device());
+        check(SIZES, &mask, &options(true, 0.0), &evaluation(), &|_, _, _| true, &plain);
+    }
+
     /// Noise depends on key and position alone, so a tensor of ones shows the factors.
     #[test]
     fn dropout_multiplies_the_weights_forward_and_backward() {

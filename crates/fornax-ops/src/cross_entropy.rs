@@ -50,8 +50,9 @@ pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64
         // The gradient of a row is softmax(logits), less 1 at the target.
         let minus_one = counted.clone().neg();
         let slope = (weights * (counted.clone() / total)).scatter(1, targets, minus_one, IndexingUpdateOp::Add);
-        let zero = logits.clone() - constant(&logits);
-        (zero * slope).sum() + sum
+        // By rows first: the sum of all numbers at once depends on the threads where there are many of them.
+        let linear = (logits * slope).sum_dim(1).sum();
+        (linear.clone() - constant(&linear)) + sum
     } else {
         sum
     };
@@ -121,6 +122,16 @@ mod tests {
         assert_eq!((gradient[2], gradient[4]), (1.0, -1.0));
         let (sums, _) = run(&vec![0.0; CLASSES * CLASSES], &[0, 1, 2, 3, 4, 5, 6], -100);
         assert_eq!(sums[2], 1.0);
+    }
+
+    #[test]
+    fn a_logit_that_is_no_number_shows_in_the_loss() {
+        for bad in [f64::NAN, f64::INFINITY] {
+            let mut logits = numbers(3 * CLASSES, 1);
+            logits[CLASSES + 2] = bad;
+            let (sums, gradient) = run(&logits, &[4, 0, 1], -100);
+            assert!(sums[0].is_nan() && gradient.iter().any(|x| x.is_nan()), "{bad}: {sums:?}");
+        }
     }
 
     proptest! {

@@ -28,5 +28,5 @@ pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::{gelu, gelu_tanh};
 pub use linear::{linear, matmul};
-pub use mask::AttentionMask;
+pub use mask::{AttentionMask, SharedMask};
 pub use norm::{layer_norm, rms_norm};

@@ -22,9 +22,40 @@ pub enum AttentionMask {
         /// `[batch, key_len]`
         key: Tensor<2, Int>,
     },
+    /// A mask that the layers of a model share, made by [`shared`](Self::shared).
+    Shared(SharedMask),
+}
+
+/// A mask together with the causal flag that it was made for, built once.
+#[derive(Clone, Debug)]
+pub struct SharedMask {
+    causal: bool,
+    /// Broadcastable to `shape`, with an axis for heads; none if nothing is forbidden.
+    additive: Option<Tensor<4>>,
+    /// `[batch, query_len, key_len]`
+    shape: [usize; 3],
 }
 
 impl AttentionMask {
+    /// The same mask, built here instead of in each layer that it is given to. All of them must have these sizes and this
+    /// causal flag.
+    ///
+    /// # Panics
+    ///
+    /// When the mask doesn't have these sizes, or when `causal` is set with more queries than keys.
+    #[must_use]
+    pub fn shared(
+        &self,
+        causal: bool,
+        batch: usize,
+        query_len: usize,
+        key_len: usize,
+        device: &Device,
+    ) -> AttentionMask {
+        let shape = [batch, query_len, key_len];
+        Self::Shared(SharedMask { causal, additive: self.additive(causal, shape, device), shape })
+    }
+
     /// What is added to the scores, broadcastable to `[batch, heads, query_len, key_len]`; none if nothing is forbidden.
     ///
     /// Built without the head axis and without the batch axis where that is possible, so it costs next to nothing beside
@@ -35,9 +66,14 @@ impl AttentionMask {
         [batch, query_len, key_len]: [usize; 3],
         device: &Device,
     ) -> Option<Tensor<4>> {
+        if let Self::Shared(mask) = self {
+            assert_eq!(mask.shape, [batch, query_len, key_len], "attention: sizes of the shared mask");
+            assert_eq!(mask.causal, causal, "attention: causal flag of the shared mask");
+            return mask.additive.clone();
+        }
         let causal = (causal && query_len > 1).then(|| causal_mask(query_len, key_len, device));
         let own = match self {
-            Self::None => None,
+            Self::None | Self::Shared(_) => None,
             Self::KeyLengths(lengths) => {
                 assert_eq!(lengths.dims(), [batch], "attention: key lengths are one a row");
                 Some(length_mask(lengths.clone(), key_len))
