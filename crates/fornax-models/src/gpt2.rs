@@ -196,7 +196,12 @@ impl Gpt2Block {
 }
 
 impl Gpt2 {
-    /// The model with all weights zero.
+    /// All parameters zero, to be replaced, with the ids that [`Gpt2Config::init`] gives.
+    pub(crate) fn zeros(config: &Gpt2Config, device: &Device) -> Self {
+        initialise(Self::new(config, device), 0, |_, _| Init::Constant(0.0))
+    }
+
+    /// A model whose parameters are made when they are first read.
     fn new(config: &Gpt2Config, device: &Device) -> Self {
         Self {
             token_embedding: Embedding::new(config.vocab_size, config.hidden_size, device),
@@ -210,6 +215,22 @@ impl Gpt2 {
     /// What the model was made with.
     pub fn config(&self) -> Gpt2Config {
         self.config.clone()
+    }
+
+    /// The same model with another probability of dropout.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Config`] when it is not at least 0 and below 1.
+    pub fn with_dropout(mut self, dropout: f64) -> Result<Self, ModelError> {
+        self.config.dropout = dropout;
+        self.config.validate()?;
+        let with_dropout = |block: Gpt2Block| {
+            let attention = block.attention.with_dropout(dropout);
+            Gpt2Block { attention, dropout, ..block }
+        };
+        self.blocks = self.blocks.into_iter().map(with_dropout).collect();
+        Ok(self)
     }
 
     /// The logits of every next token.
@@ -237,11 +258,12 @@ impl Gpt2 {
     ///
     /// When the sequence is longer than `max_positions`.
     pub fn hidden(&self, input_ids: Tensor<2, Int>, mask: &AttentionMask, context: &Context) -> Tensor<3> {
-        let [_, seq] = input_ids.dims();
+        let [batch, seq] = input_ids.dims();
         let embedded = self.token_embedding.forward(input_ids) + self.position_embedding.first(seq);
+        let mask = mask.shared(true, batch, seq, seq, &embedded.device());
         let mut hidden = dropout(embedded, self.config.dropout, &context.child(0));
         for (block, index) in self.blocks.iter().zip(1..) {
-            hidden = block.forward(hidden, mask, None, &context.child(index));
+            hidden = block.forward(hidden, &mask, None, &context.child(index));
         }
         self.final_norm.forward(hidden)
     }
@@ -287,10 +309,13 @@ impl Gpt2 {
         context: &Context,
     ) -> Tensor<3> {
         assert_eq!(caches.len(), self.blocks.len(), "key-value caches are one a block");
+        let [batch, new] = input_ids.dims();
+        let seen = caches.first().map_or(0, KvCache::len);
         let embedded = self.token_embedding.forward(input_ids) + self.position_embedding.forward(positions);
+        let mask = mask.shared(true, batch, new, seen + new, &embedded.device());
         let mut hidden = dropout(embedded, self.config.dropout, &context.child(0));
         for ((block, cache), index) in self.blocks.iter().zip(caches).zip(1..) {
-            hidden = block.forward(hidden, mask, Some(cache), &context.child(index));
+            hidden = block.forward(hidden, &mask, Some(cache), &context.child(index));
         }
         self.final_norm.forward(hidden)
     }
@@ -470,6 +495,23 @@ mod tests {
         };
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
+    }
+
+    #[test]
+    fn another_dropout_replaces_every_place_of_it() {
+        let without = model(&tiny());
+        let with = without.clone().with_dropout(0.2).unwrap();
+        assert_eq!(with.config(), Gpt2Config { dropout: 0.2, ..tiny() });
+        let logits = |model: &Gpt2| {
+            let context = Context::training(Precision::F32, RandomKey::new(1));
+            model.forward(ints(&[&[1, 2, 3]]), &AttentionMask::None, &context)
+        };
+        assert_near(logits(&with.clone().with_dropout(0.0).unwrap()), logits(&without));
+        // As of a model that was made with it: on embeddings, weights and layers alike.
+        assert_near(logits(&with), logits(&model(&Gpt2Config { dropout: 0.2, ..tiny() })));
+        assert!((logits(&with) - logits(&without)).abs().max().into_scalar::<f32>() > 1e-2);
+        let error = with.with_dropout(1.0).unwrap_err().to_string();
+        assert!(error.starts_with("model.dropout = 1: must be at least 0 and below 1"), "{error}");
     }
 
     #[test]

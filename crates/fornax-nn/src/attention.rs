@@ -38,6 +38,12 @@ impl SelfAttention {
         }
     }
 
+    /// The same layer with another probability of dropout.
+    #[must_use]
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout, ..self }
+    }
+
     /// Attends to the tokens of `hidden`, and with a `cache` to all tokens that it has seen, which then include these.
     ///
     /// # Shapes

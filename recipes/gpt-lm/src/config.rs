@@ -73,7 +73,8 @@ impl Config {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// A Hugging Face folder or a run folder's `best` or `last` to start from. Sizes and tokenizer then come from there.
+    /// A Hugging Face folder or a run folder's `best` or `last` to start from. Tokenizer and all other keys here but `dropout`
+    /// then come from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
     /// Rows of the token embedding; the tokenizer's size by default. More than that is padding, which some GPUs like.
@@ -120,6 +121,22 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// The sizes of a model that there is.
+    pub fn of(sizes: &Gpt2Config) -> Self {
+        Self {
+            from: None,
+            vocab_size: Some(sizes.vocab_size),
+            max_positions: Some(sizes.max_positions),
+            hidden_size: sizes.hidden_size,
+            num_layers: sizes.num_layers,
+            num_heads: sizes.num_heads,
+            intermediate_size: sizes.intermediate_size,
+            norm_eps: sizes.norm_eps,
+            dropout: sizes.dropout,
+            bias: sizes.bias,
+        }
+    }
+
     /// The sizes of a new model for a tokenizer of `tokens` tokens and blocks of `seq_len`.
     pub fn gpt2(&self, tokens: usize, seq_len: usize) -> Gpt2Config {
         Gpt2Config {

@@ -8,6 +8,7 @@ mod config;
 mod data;
 mod dry_run;
 mod sample;
+mod start;
 
 use std::{ffi::OsString, path::Path, process::ExitCode, sync::Arc};
 
@@ -15,9 +16,9 @@ use anyhow::Context as _;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Parser;
 use fornax_backend::OpenDevice;
-use fornax_cli::{Ending, RunArgs, UsageContext, main_with, model_folder};
+use fornax_cli::{Ending, RunArgs, UsageContext, main_with};
 use fornax_data::{BatchSource, DataError, IGNORE_TARGET, TokenBatch, Tokenizer};
-use fornax_models::{Gpt2, ModelError, hf};
+use fornax_models::{Gpt2, hf};
 use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
 use fornax_train::{
     BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Schedule, Sums, Task, Term, TrainError,
@@ -78,13 +79,12 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     if !options.dry_run && options.bench.is_none() {
         Run::<Gpt2>::check_folder(options)?;
     }
-    if let Some(folder) = &config.model.from {
-        hf::ConfigFile::open(&model_folder(folder), &["gpt2"]).context("model.from")?;
-    }
+    let (config, opening) = start::resolve(config, options)?;
+    let config = &config;
     let device = fornax_backend::open(&options.device.parse()?)?;
     device.check_precision(options.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
-    let data = Data::open(config, options.overfit)?;
+    let data = Data::open(&opening, options.overfit)?;
     sample::check(&config.sample, &data.tokenizer).usage()?;
     let mut learner = learner(config, options, &device, &data)?;
     if options.dry_run {
@@ -132,7 +132,7 @@ fn evaluate_valid(learner: &Learner<Gpt2>, data: &Data, bar: &ProgressBar) -> Re
 
 /// A model, new or from a checkpoint, with its optimizer.
 fn learner(config: &Config, options: &Options, device: &OpenDevice, data: &Data) -> anyhow::Result<Learner<Gpt2>> {
-    let model = init_model(config, &data.tokenizer, &device.device.clone().autodiff())?;
+    let model = start::init_model(config, options, &data.tokenizer, &device.device.clone().autodiff())?;
     let max_steps = config.train.total_steps(data.train.steps_per_epoch());
     let settings = LearnerSettings {
         optimizer: config.optimizer.clone(),
@@ -141,27 +141,6 @@ fn learner(config: &Config, options: &Options, device: &OpenDevice, data: &Data)
         precision: options.precision,
     };
     Ok(Learner::new(model, settings)?)
-}
-
-fn init_model(config: &Config, tokenizer: &Tokenizer, device: &Device) -> Result<Gpt2, ModelError> {
-    let model = match &config.model.from {
-        Some(folder) => hf::load_gpt2(&model_folder(folder), device)?.0,
-        None => {
-            let sizes = config.model.gpt2(tokenizer.vocab_size(), config.objective.seq_len);
-            sizes.init(config.train.seed, device)?
-        }
-    };
-    let sizes = model.config();
-    let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
-    if sizes.vocab_size < tokenizer.vocab_size() {
-        let reason = format!("the tokenizer has {} tokens", tokenizer.vocab_size());
-        return refuse("vocab_size", sizes.vocab_size, reason);
-    }
-    if sizes.max_positions < config.objective.seq_len {
-        let reason = format!("objective.seq_len is {}", config.objective.seq_len);
-        return refuse("max_positions", sizes.max_positions, reason);
-    }
-    Ok(model)
 }
 
 fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunInfo, DataError> {
@@ -179,7 +158,7 @@ fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunIn
 
 /// A folder that `transformers`, `fornax generate` and `model.from` read.
 fn export(model: &Gpt2, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<()> {
-    hf::save_gpt2(model, folder)?;
+    hf::save_gpt2(model, folder, tokenizer.end_of_text_id())?;
     tokenizer.save_pretrained(folder, model.config().max_positions)?;
     Ok(())
 }

@@ -12,6 +12,15 @@ use crate::{Gpt2, Gpt2Config, ModelError};
 /// Our own key in `config.json`: `false` for a model without biases, which Hugging Face's GPT-2 can't express.
 const BIAS: &str = "fornax_bias";
 
+/// The sizes of the GPT-2 in a Hugging Face folder, by its `config.json` alone.
+///
+/// # Errors
+///
+/// When the folder is no checkpoint of a GPT-2 or has features that ours lacks.
+pub fn open_gpt2_config(dir: &Path) -> Result<Gpt2Config, ModelError> {
+    gpt2_config(&ConfigFile::open(dir, &["gpt2"])?)
+}
+
 /// Loads a GPT-2 from a Hugging Face folder, as `f32`.
 ///
 /// Read are `config.json` and `model.safetensors`, or the shards of `model.safetensors.index.json`; `f16` and `bf16`
@@ -23,10 +32,9 @@ const BIAS: &str = "fornax_bias";
 /// When the folder is no checkpoint of a GPT-2, has features that ours lacks, or when tensors are missing, unexpected or of
 /// another shape; the message names each.
 pub fn load_gpt2(dir: &Path, device: &Device) -> Result<(Gpt2, LoadReport), ModelError> {
-    let config = gpt2_config(&ConfigFile::open(dir, &["gpt2"])?)?;
+    let config = open_gpt2_config(dir)?;
     let archive = Archive::open(dir)?;
-    // Every weight is replaced: the seed is of no consequence.
-    let (model, report) = gpt2_table(&config).load(config.init(0, device)?, &archive)?;
+    let (model, report) = gpt2_table(&config).load(Gpt2::zeros(&config, device), &archive)?;
     tracing::info!(
         folder = %dir.display(),
         loaded = report.loaded.len(),
@@ -40,17 +48,18 @@ pub fn load_gpt2(dir: &Path, device: &Device) -> Result<(Gpt2, LoadReport), Mode
 /// Writes a GPT-2 as a Hugging Face folder that `transformers` loads with equal logits.
 ///
 /// Weights are stored as `f32`. A model without biases is written with zero biases and `"fornax_bias": false` in
-/// `config.json`, by which [`load_gpt2`] restores it. Each file is written beside and renamed; `config.json` comes last.
+/// `config.json`, by which [`load_gpt2`] restores it. `end_of_text` is the token of the model's tokenizer that ends a text, if
+/// it has one: `bos_token_id` and `eos_token_id`. Each file is written beside and renamed; `config.json` comes last.
 ///
 /// # Errors
 ///
 /// When the folder or a file can't be written.
-pub fn save_gpt2(model: &Gpt2, dir: &Path) -> Result<(), ModelError> {
+pub fn save_gpt2(model: &Gpt2, dir: &Path, end_of_text: Option<u32>) -> Result<(), ModelError> {
     std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     let config = model.config();
     write_safetensors(&dir.join("model.safetensors"), &gpt2_table(&config).export(model))?;
     let path = dir.join(CONFIG);
-    let text = serde_json::to_string_pretty(&gpt2_json(&config)).map_err(ModelError::json(&path))?;
+    let text = serde_json::to_string_pretty(&gpt2_json(&config, end_of_text)).map_err(ModelError::json(&path))?;
     write_beside(&path, |file| std::io::Write::write_all(file, (text + "\n").as_bytes()))
 }
 
@@ -102,9 +111,7 @@ const KEYS: [(&str, &str); 8] = [
 ];
 
 /// The `config.json` of a configuration: the keys that `transformers` 5.23 itself writes.
-fn gpt2_json(config: &Gpt2Config) -> Value {
-    // The published vocabulary's <|endoftext|>; another vocabulary has no such id, which `transformers` writes as null.
-    let end_of_text = (config.vocab_size > 50_256).then_some(50_256);
+fn gpt2_json(config: &Gpt2Config, end_of_text: Option<u32>) -> Value {
     let mut json = json!({
         "activation_function": "gelu_new",
         "add_cross_attention": false,

@@ -15,7 +15,7 @@ mod tests;
 
 pub use archive::Archive;
 pub use config_file::{CONFIG, ConfigFile};
-pub use gpt2::{load_gpt2, save_gpt2};
+pub use gpt2::{load_gpt2, open_gpt2_config, save_gpt2};
 pub use report::{LoadReport, TensorProblem};
 pub use table::{Layout, TensorTable};
 pub use write::{HostTensor, write_beside, write_safetensors};

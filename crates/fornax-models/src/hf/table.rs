@@ -243,7 +243,10 @@ impl ModuleVisitor for Collect {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let data = param.val().into_data();
-        let tensor = HostTensor { shape: data.shape().to_vec(), values: data.iter::<f32>().collect() };
+        let shape = data.shape().to_vec();
+        // Number by number only where a backend keeps parameters in another type.
+        let values = data.try_to_vec::<f32>().unwrap_or_else(|_| data.iter::<f32>().collect());
+        let tensor = HostTensor { shape, values };
         self.tensors.insert(self.place.join(), tensor);
     }
 }

@@ -26,14 +26,15 @@ fn a_file_that_transformers_wrote_comes_back_tensor_for_tensor() {
     assert_eq!(report.loaded.len(), 28);
     assert!(report.ignored.is_empty() && report.widened.is_empty());
     let out = tempfile::tempdir().unwrap();
-    save_gpt2(&model, out.path()).unwrap();
+    save_gpt2(&model, out.path(), Some(1)).unwrap();
     let (ours, theirs) = (out.path().join("model.safetensors"), fixture("plain/model.safetensors"));
     assert_eq!(stored(&ours), stored(&theirs));
     // Down to the metadata and the order of tensors: the file itself is the same.
     assert!(fs::read(ours).unwrap() == fs::read(theirs).unwrap());
-    // The configuration too, but for the token ids (of the tokenizer, not of the model) and the version that wrote it.
+    // The configuration too, but for the padding token, which our models have none of, and the version that wrote it.
     let (mut ours, mut theirs) = (json(&out.path().join(CONFIG)), json(&fixture("plain/config.json")));
-    for key in ["bos_token_id", "eos_token_id", "pad_token_id", "transformers_version"] {
+    assert_eq!((&ours["bos_token_id"], &ours["eos_token_id"]), (&1.into(), &1.into()));
+    for key in ["pad_token_id", "transformers_version"] {
         ours.as_object_mut().unwrap().remove(key);
         theirs.as_object_mut().unwrap().remove(key);
     }
@@ -94,7 +95,7 @@ fn a_model_without_biases_is_restored_and_reads_as_zero_biases_elsewhere() {
     let model = config.init(3, &device).unwrap();
     let wanted = logits(&model, &golden, &device);
     let dir = tempfile::tempdir().unwrap();
-    save_gpt2(&model, dir.path()).unwrap();
+    save_gpt2(&model, dir.path(), None).unwrap();
     let (restored, report) = load_gpt2(dir.path(), &device).unwrap();
     assert_eq!(restored.config(), config);
     assert_eq!(report.ignored.len(), 13, "one for each linear layer and norm");
@@ -103,6 +104,7 @@ fn a_model_without_biases_is_restored_and_reads_as_zero_biases_elsewhere() {
     // What `transformers` makes of it: it knows nothing of our key and loads the zeros.
     let path = dir.path().join(CONFIG);
     let mut seen = json(&path);
+    assert!(seen["bos_token_id"].is_null() && seen["eos_token_id"].is_null(), "a tokenizer without such a token");
     assert_eq!(seen.as_object_mut().unwrap().remove("fornax_bias"), Some(false.into()));
     fs::write(&path, seen.to_string()).unwrap();
     let (biased, report) = load_gpt2(dir.path(), &device).unwrap();
@@ -110,7 +112,7 @@ fn a_model_without_biases_is_restored_and_reads_as_zero_biases_elsewhere() {
     assert_close("zero biases", &logits(&biased, &golden, &device), &wanted, tolerance(&device));
 
     // And a key that does not tell the truth is caught.
-    save_gpt2(&load_gpt2(&fixture("plain"), &device).unwrap().0, dir.path()).unwrap();
+    save_gpt2(&load_gpt2(&fixture("plain"), &device).unwrap().0, dir.path(), None).unwrap();
     let mut lying = json(&path);
     lying["fornax_bias"] = false.into();
     fs::write(&path, lying.to_string()).unwrap();
