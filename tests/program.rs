@@ -276,6 +276,32 @@ fn exported_models_load_back() {
     }
 }
 
+/// With dropout, which is the config's; the sizes that the config gives are not the checkpoint's.
+#[test]
+fn a_run_that_began_with_a_checkpoint_states_its_sizes_and_goes_on_without_it() {
+    let lab = lab();
+    train(&lab, &["--max-steps", "2", "--set", "model.dropout=0.0"]);
+    let from = |to, more: &[&str]| {
+        let model = ["--set", "model.from=run", "--set", "model.num_layers=3", "--set", "schedule.decay_steps=20"];
+        lab.gpt_lm(&[&["tiny.toml", "--run-dir", to], model.as_slice(), more].concat()).ok()
+    };
+    let said = from("tuned", &["--max-steps", "10"]).stderr;
+    assert!(said.contains("model.num_layers is 2, not 3"), "{said}");
+    from("straight", &[]);
+    let config = String::from_utf8(lab.run("tuned").read("config.toml")).unwrap();
+    for line in ["num_layers = 2", "vocab_size = 256", "max_positions = 16", "dropout = 0.1"] {
+        assert!(config.lines().any(|found| found == line), "{line} in {config}");
+    }
+    let exported = String::from_utf8(lab.run("tuned").read("last/config.json")).unwrap();
+    assert!(exported.contains("\"resid_pdrop\": 0.1"), "{exported}");
+
+    fs::remove_dir_all(lab.path("run")).unwrap();
+    from("tuned", &["--resume"]);
+    let (tuned, straight) = (lab.run("tuned"), lab.run("straight"));
+    assert!(tuned.tensors(20) == straight.tensors(20), "parameters or moments differ");
+    assert_eq!(tuned.read("config.toml"), straight.read("config.toml"));
+}
+
 #[test]
 fn a_sample_and_the_command_for_more_end_a_training() {
     let lab = lab();
