@@ -42,9 +42,13 @@ pub struct StepSize {
 }
 
 impl StepSize {
-    /// Examples a step.
+    /// Examples a step; a plan refuses a size whose examples can't be counted.
     pub fn examples(&self) -> u64 {
-        self.micro_batch_size as u64 * self.gradient_accumulation as u64
+        self.checked_examples().unwrap_or(u64::MAX)
+    }
+
+    fn checked_examples(&self) -> Option<u64> {
+        (self.micro_batch_size as u64).checked_mul(self.gradient_accumulation as u64)
     }
 
     fn check(&self) -> Result<(), DataError> {
@@ -56,7 +60,14 @@ impl StepSize {
                 return Err(DataError::ConfigValue { key, value: "0".into(), expected: "at least 1".into() });
             }
         }
-        Ok(())
+        match self.checked_examples() {
+            Some(_) => Ok(()),
+            None => Err(DataError::ConfigValue {
+                key: "train.gradient_accumulation",
+                value: self.gradient_accumulation.to_string(),
+                expected: format!("fewer: times train.micro_batch_size = {} it overflows", self.micro_batch_size),
+            }),
+        }
     }
 
     fn split(&self, examples: impl Iterator<Item = u64>) -> Vec<Vec<u64>> {
@@ -269,5 +280,11 @@ mod tests {
         let error = ShuffledPlan::new(1, 10, size(4, 3)).unwrap_err();
         insta::assert_snapshot!(error, @"one step takes 12 examples (micro_batch_size 4 x gradient_accumulation 3), but the data set has 10");
         assert!(ShuffledPlan::new(1, 10, size(0, 1)).unwrap_err().to_string().contains("train.micro_batch_size"));
+        // In 64 bits the product wraps to 2.
+        let wrapping = size(usize::MAX / 2 + 2, 2);
+        for error in [ShuffledPlan::new(1, 10, wrapping).unwrap_err(), DrawnPlan::new(1, 10, 10, wrapping).unwrap_err()]
+        {
+            assert!(error.to_string().contains("train.gradient_accumulation"), "{error}");
+        }
     }
 }
