@@ -20,12 +20,23 @@ pub(crate) fn probe(family: Family) -> Vec<Probe> {
             spec: DeviceSpec::indexed(family, index),
             driver: format!("{} {}", adapter.driver, adapter.driver_info).trim().to_owned(),
             software: adapter.device_type == DeviceType::Cpu,
+            rank: rank(adapter.device_type),
             name: adapter.name,
             memory,
             device,
         }
     };
     adapters.into_iter().enumerate().map(probe_one).collect()
+}
+
+fn rank(device_type: DeviceType) -> u8 {
+    match device_type {
+        DeviceType::DiscreteGpu => 0,
+        DeviceType::IntegratedGpu => 1,
+        DeviceType::VirtualGpu => 2,
+        DeviceType::Other => 3,
+        DeviceType::Cpu => 4,
+    }
 }
 
 /// The adapters on the interface that the backend will settle on: the first with a real GPU, else the first with anything.

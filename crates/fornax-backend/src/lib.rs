@@ -15,7 +15,7 @@ mod spec;
 mod testing;
 
 pub use error::BackendError;
-pub use open::{ALLOW_SOFTWARE, OpenDevice, compiled_features, open, pin_default_device};
+pub use open::{ALLOW_SOFTWARE, OpenDevice, compiled_features, open, pin_default_device, software_allowed};
 pub use precision::Precision;
 pub use probe::{Probe, probe};
 pub use spec::{DeviceSpec, Family};

@@ -48,8 +48,12 @@ const CPUS: [Family; 2] = [Family::LibTorch, Family::Flex];
 /// A backend that isn't compiled in, a missing driver or GPU, an index out of range and a software rasteriser (see
 /// [`ALLOW_SOFTWARE`]) each give one line.
 pub fn open(spec: &DeviceSpec) -> Result<OpenDevice, BackendError> {
-    let software = std::env::var_os(ALLOW_SOFTWARE).is_some_and(|value| value == "1");
-    open_with(spec, software)
+    open_with(spec, software_allowed())
+}
+
+/// Whether [`ALLOW_SOFTWARE`] is set: without it a software rasteriser isn't even opened, since some end the process.
+pub fn software_allowed() -> bool {
+    std::env::var_os(ALLOW_SOFTWARE).is_some_and(|value| value == "1")
 }
 
 pub(crate) fn open_with(spec: &DeviceSpec, software: bool) -> Result<OpenDevice, BackendError> {
@@ -82,13 +86,19 @@ fn auto() -> Result<OpenDevice, BackendError> {
 
 fn first_usable(family: Family) -> Result<Probe, String> {
     let mut reason = "only a software rasteriser, which `auto` never takes".to_owned();
-    for probe in probe::probe(family)?.into_iter().filter(|probe| !probe.software) {
+    for probe in best_first(probe::probe(family)?).into_iter().filter(|probe| !probe.software) {
         match probe.check() {
             Ok(()) => return Ok(probe),
             Err(failure) => reason = failure,
         }
     }
     Err(reason)
+}
+
+/// Drivers list devices in any order: a laptop's integrated GPU may come before its discrete one.
+fn best_first(mut found: Vec<Probe>) -> Vec<Probe> {
+    found.sort_by_key(|probe| probe.rank);
+    found
 }
 
 fn named(family: Family, index: Option<usize>, software: bool) -> Result<OpenDevice, BackendError> {
@@ -99,8 +109,8 @@ fn named(family: Family, index: Option<usize>, software: bool) -> Result<OpenDev
     let unavailable = |reason: String| BackendError::Unavailable { device: device.clone(), reason };
     let found = probe::probe(family).map_err(&unavailable)?;
     let count = found.len();
-    let best = found.iter().position(|probe| !probe.software).unwrap_or(0);
-    let probe = found.into_iter().nth(index.unwrap_or(best)).ok_or_else(|| {
+    let listed = if index.is_some() { found } else { best_first(found) };
+    let probe = listed.into_iter().nth(index.unwrap_or(0)).ok_or_else(|| {
         unavailable(format!(
             "index out of range: {family} has {count} device{} (see `fornax devices`)",
             if count == 1 { ", index 0" } else { "s" }
@@ -181,6 +191,16 @@ mod tests {
         flex.check_precision(Precision::F32).unwrap();
         let message = flex.check_precision(Precision::Bf16).unwrap_err().to_string();
         assert!(message.contains("bf16") && message.contains("supported: f32"), "{message}");
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn the_best_kind_comes_first_and_equal_ones_stay_in_order() {
+        let probe = probe::probe(Family::Flex).unwrap().remove(0);
+        let listed = [(4, "llvmpipe"), (1, "integrated"), (0, "discrete 0"), (0, "discrete 1")];
+        let listed = listed.map(|(rank, name)| Probe { rank, name: name.to_owned(), ..probe.clone() });
+        let names: Vec<_> = best_first(listed.to_vec()).into_iter().map(|probe| probe.name).collect();
+        assert_eq!(names, ["discrete 0", "discrete 1", "integrated", "llvmpipe"]);
     }
 
     #[cfg(feature = "wgpu")]

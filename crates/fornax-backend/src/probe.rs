@@ -19,6 +19,9 @@ pub struct Probe {
     pub memory: Option<u64>,
     /// Whether it is a rasteriser that runs on the CPU: fit for tests, useless for training.
     pub software: bool,
+    /// By which a family's devices are told apart where none is named, lowest first: discrete, integrated, virtual, other
+    /// GPUs, software.
+    pub(crate) rank: u8,
     pub(crate) device: Device,
 }
 
@@ -141,7 +144,7 @@ fn system_memory() -> Option<u64> {
 
 fn cpu_probe(family: Family, device: Device, driver: String) -> Vec<Probe> {
     let spec = DeviceSpec::family(family);
-    vec![Probe { spec, name: cpu_name(), driver, memory: system_memory(), software: false, device }]
+    vec![Probe { spec, name: cpu_name(), driver, memory: system_memory(), software: false, rank: 0, device }]
 }
 
 type Found = Result<Vec<Probe>, String>;
@@ -195,6 +198,7 @@ fn libtorch_cuda() -> Found {
                 driver: card.driver,
                 memory: card.memory,
                 software: false,
+                rank: 0,
                 device: libtorch_device(burn_tch::LibTorchDevice::Cuda(index)),
             }
         })
@@ -216,6 +220,7 @@ fn enumerated(family: Family, devices: Vec<Device>, cards: &[crate::cards::Card]
             driver: card.driver,
             memory: card.memory,
             software: false,
+            rank: 0,
             device,
         }
     };

@@ -8,10 +8,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
     table.set_header(["device", "adapter", "driver", "memory", "precisions", "usable"]);
+    let software = fornax_backend::software_allowed();
     for family in Family::ALL {
         match probe(family) {
             Ok(found) => {
-                table.add_rows(found.iter().map(row));
+                table.add_rows(found.iter().map(|probe| row(probe, software)));
             }
             Err(reason) => {
                 table.add_row([family.name(), "", "", "", "", &format!("no: {reason}")]);
@@ -26,15 +27,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(probe: &Probe) -> [String; 6] {
-    let usable = match (probe.check(), probe.software) {
-        (Err(reason), _) => format!("no: {reason}"),
-        (Ok(()), true) => {
-            format!("software rasteriser: only for tests, with {}=1", fornax_backend::ALLOW_SOFTWARE)
-        }
-        (Ok(()), false) => "yes".to_owned(),
+/// A software rasteriser is opened only where that is allowed: some end the process.
+fn row(probe: &Probe, software: bool) -> [String; 6] {
+    let checked = (software || !probe.software).then(|| probe.check());
+    let works = matches!(checked, Some(Ok(())));
+    let usable = match checked {
+        Some(Err(reason)) => format!("no: {reason}"),
+        Some(Ok(())) if !probe.software => "yes".to_owned(),
+        _ => format!("software rasteriser: only for tests, with {}=1", fornax_backend::ALLOW_SOFTWARE),
     };
-    let works = !usable.starts_with("no");
     let precisions = if works { probe.precisions() } else { Vec::new() };
     let memory = probe
         .memory
@@ -49,4 +50,19 @@ fn row(probe: &Probe) -> [String; 6] {
         precisions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         usable,
     ]
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_software_rasteriser_is_opened_only_where_that_is_allowed() {
+        let mut device = probe(Family::Flex).unwrap().remove(0);
+        assert_eq!(row(&device, false)[4..], ["f32", "yes"]);
+        device.software = true;
+        let note = "software rasteriser: only for tests, with FORNAX_ALLOW_SOFTWARE_GPU=1";
+        assert_eq!(row(&device, false)[4..], ["", note]);
+        assert_eq!(row(&device, true)[4..], ["f32", note]);
+    }
 }
