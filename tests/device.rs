@@ -60,7 +60,7 @@ fn learner(config: &Gpt2Config, lr: f64, device: &Device) -> Learner<Gpt2> {
     let schedule = ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() };
     let settings = LearnerSettings {
         optimizer: OptimizerConfig { lr, ..OptimizerConfig::default() },
-        schedule: Schedule::new(&schedule, lr, 100),
+        schedule: Schedule::new(&schedule, lr, 100).unwrap(),
         seed: 42,
         precision: Precision::F32,
     };

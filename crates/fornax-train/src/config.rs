@@ -22,7 +22,7 @@ pub struct TrainConfig {
     pub eval_every: u64,
     /// Evaluations without a new best after which the run ends.
     pub early_stopping_patience: Option<u64>,
-    /// The metric of the evaluation by which the best model is told.
+    /// The metric of the evaluation by which the best model is told: scores such as `accuracy` grow, all others shrink.
     pub metric_for_best: String,
     /// Whether the best model, not the last one, is what the run leaves.
     pub load_best_at_end: bool,
@@ -198,17 +198,23 @@ impl ScheduleConfig {
             let problem = format!("must be at least 0 and at most optimizer.lr ({lr}), got {}", self.min_lr);
             return Err(config_error("schedule.min_lr", &problem));
         }
-        if let (Some(warmup), Some(decay)) = (self.warmup_steps, self.decay_steps)
-            && decay <= warmup
-        {
-            let problem = format!("must be more than schedule.warmup_steps ({warmup}), got {decay}");
-            return Err(config_error("schedule.decay_steps", &problem));
-        }
+        self.check_decay(self.warmup_steps.unwrap_or(0))?;
         let no_warmup = self.warmup_steps.unwrap_or(0) == 0 && self.warmup_ratio.unwrap_or(0.0) == 0.0;
         if self.name == ScheduleName::Noam && no_warmup {
             return Err(config_error("schedule.warmup_steps", "must be at least 1 for the schedule `noam`"));
         }
         Ok(())
+    }
+
+    /// Refuses a decay that is set and ends before it begins, after `warmup` steps.
+    pub(crate) fn check_decay(&self, warmup: u64) -> Result<(), TrainError> {
+        match self.decay_steps.filter(|&decay| decay <= warmup) {
+            Some(decay) => {
+                let problem = format!("must be more than the {warmup} steps of warm-up, got {decay}");
+                Err(config_error("schedule.decay_steps", &problem))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -302,7 +308,9 @@ mod tests {
         let schedule = |text: &str| message(toml::from_str::<ScheduleConfig>(text).unwrap().validate(1e-3));
         assert!(schedule("warmup_steps = 1\nwarmup_ratio = 0.1").contains("schedule.warmup_ratio"));
         assert!(schedule("min_lr = 1.0").contains("at most optimizer.lr (0.001), got 1"));
-        assert!(schedule("warmup_steps = 9\ndecay_steps = 9").contains("more than schedule.warmup_steps (9)"));
+        let decay = "`schedule.decay_steps`: must be more than the";
+        assert_eq!(schedule("warmup_steps = 9\ndecay_steps = 9"), format!("{decay} 9 steps of warm-up, got 9"));
+        assert_eq!(schedule("decay_steps = 0"), format!("{decay} 0 steps of warm-up, got 0"));
         assert!(schedule("name = 'noam'").contains("schedule.warmup_steps"));
     }
 

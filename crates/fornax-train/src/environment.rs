@@ -60,18 +60,31 @@ struct Session {
 }
 
 impl Environment {
-    /// Writes `environment.json`; a resumed run adds to the one it finds.
+    /// Writes `environment.json`; a resumed run adds to the one it finds. A damaged one is begun anew: nothing depends
+    /// on it.
     pub(crate) fn record(run_dir: &Path, info: &RunInfo, from_step: u64, resumed: bool) -> Result<(), TrainError> {
         let path = run_dir.join("environment.json");
         let session = Session::now(info, from_step);
-        let environment = if resumed && path.exists() {
-            let mut environment: Self = files::read_json(&path)?;
-            environment.resumed.push(session);
-            environment
-        } else {
-            Self { format_version: FORMAT_VERSION, first: session, resumed: Vec::new() }
+        let found = if resumed && path.exists() { Self::read(&path)? } else { None };
+        let environment = match found {
+            Some(mut environment) => {
+                environment.resumed.push(session);
+                environment
+            }
+            None => Self { format_version: FORMAT_VERSION, first: session, resumed: Vec::new() },
         };
         files::write_json(&path, &environment)
+    }
+
+    fn read(path: &Path) -> Result<Option<Self>, TrainError> {
+        match files::read_json(path) {
+            Ok(environment) => Ok(Some(environment)),
+            Err(error @ TrainError::NewerFormat { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!("{}; it is begun anew", error.chain());
+                Ok(None)
+            }
+        }
     }
 }
 
@@ -129,5 +142,20 @@ mod tests {
             (&value["resumed"][0]["device"], &value["resumed"][0]["from_step"]),
             (&"vulkan:0".into(), &500.into())
         );
+    }
+
+    #[test]
+    fn a_damaged_file_is_begun_anew_and_a_newer_one_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("environment.json");
+        for damaged in ["", "{\"format_version\": 1}", "{}", "[]"] {
+            std::fs::write(&path, damaged).unwrap();
+            Environment::record(dir.path(), &RunInfo::default(), 500, true).unwrap();
+            let found = Environment::read(&path).unwrap().unwrap();
+            assert_eq!((found.first.from_step, found.resumed.len()), (500, 0));
+        }
+        std::fs::write(&path, "{\"format_version\": 2}").unwrap();
+        let newer = Environment::record(dir.path(), &RunInfo::default(), 500, true);
+        assert!(matches!(newer, Err(TrainError::NewerFormat { .. })));
     }
 }

@@ -49,6 +49,14 @@ pub enum TrainError {
         /// The run folder.
         dir: PathBuf,
     },
+    /// A new run was to be written into a folder that somebody else uses.
+    #[error("`{}` is no run folder and not empty: it has `{found}`; hint: choose another --run-dir, or an empty folder", dir.display())]
+    ForeignFolder {
+        /// The folder.
+        dir: PathBuf,
+        /// Something in it that no run has left there.
+        found: String,
+    },
     /// `--resume` names a folder without a run.
     #[error("there is no run to resume in `{}`; hint: start a new one without --resume", dir.display())]
     NothingToResume {
@@ -88,16 +96,16 @@ pub enum TrainError {
         /// The checkpoint.
         step: u64,
     },
-    /// The data or the tokenizer differs from what the run began with.
+    /// The data, the tokenizer or a flag that decides what is computed differs from what the run began with.
     #[error("the {what} differs from that of the run in `{}`: the run has {stored}, now it is {given}; hint: restore it, or start a new run in another --run-dir", dir.display())]
     InputChanged {
         /// The run folder.
         dir: PathBuf,
         /// Which input.
         what: &'static str,
-        /// The hash in the checkpoint.
+        /// The hash or value in the checkpoint.
         stored: String,
-        /// The hash now.
+        /// The hash or value now.
         given: String,
     },
     /// A checkpoint could not be written; the run's earlier files are as they were.

@@ -119,9 +119,21 @@ pub(crate) fn delete_dir(path: &Path) -> Result<(), TrainError> {
     remove_dir(&deleted)
 }
 
+/// The name that a hidden file or folder of this module stands for: `best` for `.best.new`; `None` for any other name.
+pub(crate) fn hidden_original(name: &str) -> Option<&str> {
+    let hidden = name.strip_prefix('.')?;
+    if let Some(original) = [STAGED, DISPLACED].iter().find_map(|suffix| hidden.strip_suffix(suffix)) {
+        return Some(original);
+    }
+    let deleted = hidden.strip_suffix(DELETED)?;
+    let numbered = deleted.rsplit_once('.').filter(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()));
+    Some(numbered.map_or(deleted, |(original, _)| original))
+}
+
 /// Removes what a killed process left behind in `dir`: half-written files and folders go, a folder that was moved aside
-/// for one that never came takes its place again.
-pub(crate) fn recover(dir: &Path) -> Result<(), TrainError> {
+/// for one that never came takes its place again. Only hidden names are looked at that stand for one that `is_ours`:
+/// `.env.new` is somebody else's.
+pub(crate) fn recover(dir: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), TrainError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(io_error("read", dir))?,
@@ -129,12 +141,8 @@ pub(crate) fn recover(dir: &Path) -> Result<(), TrainError> {
     for entry in entries {
         let path = entry.map_err(io_error("read", dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(hidden) = name.strip_prefix('.') else { continue };
-        let original = match hidden.strip_suffix(DISPLACED) {
-            Some(original) => Some(path.with_file_name(original)),
-            None if hidden.ends_with(STAGED) || hidden.ends_with(DELETED) => None,
-            None => continue,
-        };
+        let Some(original) = hidden_original(&name).filter(|original| is_ours(original)) else { continue };
+        let original = Some(path.with_file_name(original)).filter(|_| name.ends_with(DISPLACED));
         match original.filter(|original| !original.exists()) {
             Some(original) => fs::rename(&path, original).map_err(io_error("restore", &path))?,
             None if path.is_dir() => remove_dir(&path)?,
@@ -190,7 +198,9 @@ fn sync_tree(dir: &Path) -> Result<(), TrainError> {
 
 fn replace_dir(staged: &Path, path: &Path) -> Result<(), TrainError> {
     let displaced = beside(path, DISPLACED);
-    remove_dir(&displaced)?;
+    if remove_dir(&displaced).is_err() {
+        make_way(&displaced, path)?;
+    }
     let replaces = path.exists();
     if replaces {
         fs::rename(path, &displaced).map_err(io_error("replace", path))?;
@@ -202,7 +212,17 @@ fn replace_dir(staged: &Path, path: &Path) -> Result<(), TrainError> {
         return Err(TrainError::Io { action: "write", path: path.to_owned(), source });
     }
     sync_parent(path)?;
-    remove_dir(&displaced)
+    if let Err(error) = remove_dir(&displaced) {
+        tracing::warn!("an old folder is left behind: {}", error.chain());
+    }
+    Ok(())
+}
+
+/// Gives a displaced folder of `path` that can't be removed, as where another machine still reads it, a name out of the
+/// way.
+fn make_way(displaced: &Path, path: &Path) -> Result<(), TrainError> {
+    let mut free = (1u32..).map(|number| beside(path, &format!(".{number}{DELETED}"))).filter(|name| !name.exists());
+    free.next().map_or(Ok(()), |name| fs::rename(displaced, name)).map_err(io_error("rename", displaced))
 }
 
 #[cfg(test)]
@@ -258,10 +278,37 @@ mod tests {
                 fs::create_dir(dir.path().join(name)).unwrap();
                 fs::write(dir.path().join(name).join("model"), name).unwrap();
             }
-            recover(dir.path()).unwrap();
+            recover(dir.path(), |name| ["best", "step-000100"].contains(&name)).unwrap();
             assert_eq!(names(dir.path()), ["best"]);
             assert_eq!(fs::read_to_string(dir.path().join("best/model")).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn recovery_leaves_what_is_not_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let strangers = [".bashrc.old", ".env.gone", ".env.new", ".new", ".old", "best.new"];
+        for name in strangers {
+            fs::write(dir.path().join(name), name).unwrap();
+        }
+        recover(dir.path(), |name| name == "best").unwrap();
+        assert_eq!(names(dir.path()), strangers);
+    }
+
+    /// A file stands for a folder that can't be removed: no permission holds root back.
+    #[test]
+    fn an_old_folder_that_cannot_be_removed_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("best");
+        let fill = |text: &'static str| move |dir: &Path| write_atomic(&dir.join("model"), text.as_bytes());
+        for text in ["one", "two", "three"] {
+            fs::write(dir.path().join(".best.old"), "stuck").unwrap();
+            write_dir(&path, fill(text)).unwrap();
+            assert_eq!(fs::read_to_string(path.join("model")).unwrap(), text);
+        }
+        assert_eq!(names(dir.path()), [".best.1.gone", ".best.2.gone", ".best.3.gone", "best"]);
+        recover(dir.path(), |name| name == "best").unwrap();
+        assert_eq!(names(dir.path()), ["best"]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 use std::f64::consts::PI;
 
-use crate::config::{ScheduleConfig, ScheduleName};
+use crate::{
+    TrainError,
+    config::{ScheduleConfig, ScheduleName},
+};
 
 /// The steps over which `inverse_sqrt` without warm-up falls to `lr / sqrt(2)`, as in Hugging Face's schedule.
 const INVERSE_SQRT_TIMESCALE: u64 = 10_000;
@@ -33,14 +36,20 @@ impl Schedule {
     /// The schedule of a run of `total_steps` steps whose highest learning rate is `lr`.
     ///
     /// A warm-up longer than the run is no error: a run cut short stays in it.
-    pub fn new(config: &ScheduleConfig, lr: f64, total_steps: u64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Config`] when `decay_steps` is set and not more than the warm-up, which `warmup_ratio` may make as
+    /// long as the run.
+    pub fn new(config: &ScheduleConfig, lr: f64, total_steps: u64) -> Result<Self, TrainError> {
         let warmup = match (config.warmup_steps, config.warmup_ratio) {
             (Some(steps), _) => steps,
             (None, Some(ratio)) => (ratio * total_steps as f64).ceil() as u64,
             (None, None) => 0,
         };
+        config.check_decay(warmup)?;
         let decay = config.decay_steps.unwrap_or(total_steps);
-        Self { name: config.name, peak: lr, min_lr: config.min_lr, warmup, decay }
+        Ok(Self { name: config.name, peak: lr, min_lr: config.min_lr, warmup, decay })
     }
 
     /// The learning rate of step `step`, counted from 0.
@@ -72,6 +81,18 @@ impl Schedule {
     /// The step at which the falling part ends.
     pub fn decay_steps(&self) -> u64 {
         self.decay
+    }
+
+    /// What there is to say when a run that this schedule was resolved for keeps a shorter one, which ends at `decay`.
+    pub(crate) fn outlived(&self, decay: u64) -> Option<String> {
+        let falls = matches!(self.name, ScheduleName::Linear | ScheduleName::Cosine);
+        (falls && self.decay > decay).then(|| {
+            format!(
+                "the run keeps the schedule that it began with (schedule.decay_steps is {decay}, not {}): from step {decay} on \
+                 the learning rate stays at schedule.min_lr, {:e}",
+                self.decay, self.min_lr
+            )
+        })
     }
 
     /// The same schedule with other resolved lengths: a resumed run keeps those that it began with, though it may have
@@ -114,7 +135,7 @@ mod tests {
 
     fn schedule(name: ScheduleName, warmup: u64, total: u64, min_lr: f64) -> Schedule {
         let config = ScheduleConfig { name, warmup_steps: Some(warmup), min_lr, ..ScheduleConfig::default() };
-        Schedule::new(&config, 1e-3, total)
+        Schedule::new(&config, 1e-3, total).unwrap()
     }
 
     fn close(found: f64, expected: f64) {
@@ -165,9 +186,19 @@ mod tests {
             decay_steps: Some(50),
             ..ScheduleConfig::default()
         };
-        let schedule = Schedule::new(&config, 1.0, 110);
+        let schedule = Schedule::new(&config, 1.0, 110).unwrap();
         assert_eq!(schedule.warmup_steps(), 7);
         assert_eq!(schedule.lr(50), 0.0);
+        let error = Schedule::new(&config, 1.0, 1_000).unwrap_err().to_string();
+        assert_eq!(error, "`schedule.decay_steps`: must be more than the 60 steps of warm-up, got 50");
+    }
+
+    #[test]
+    fn only_a_falling_schedule_is_outlived() {
+        let message = schedule(ScheduleName::Cosine, 10, 200, 1e-5).outlived(100).unwrap();
+        assert!(message.contains("schedule.decay_steps is 100") && message.contains("min_lr, 1e-5"), "{message}");
+        assert_eq!(schedule(ScheduleName::Linear, 10, 100, 0.0).outlived(100), None);
+        assert_eq!(schedule(ScheduleName::Constant, 10, 200, 0.0).outlived(100), None);
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(crate) fn optimizer() -> OptimizerConfig {
 pub(crate) fn learner(optimizer: OptimizerConfig) -> Learner<Tiny> {
     let schedule = ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() };
     let settings = LearnerSettings {
-        schedule: Schedule::new(&schedule, optimizer.lr, 100),
+        schedule: Schedule::new(&schedule, optimizer.lr, 100).unwrap(),
         optimizer,
         seed: 7,
         precision: Precision::F32,

@@ -136,7 +136,7 @@ fn learner(config: &Config, options: &Options, device: &OpenDevice, data: &Data)
     let max_steps = config.train.total_steps(data.train.steps_per_epoch());
     let settings = LearnerSettings {
         optimizer: config.optimizer.clone(),
-        schedule: Schedule::new(&config.schedule, config.optimizer.lr, max_steps),
+        schedule: Schedule::new(&config.schedule, config.optimizer.lr, max_steps)?,
         seed: config.train.seed,
         precision: options.precision,
     };

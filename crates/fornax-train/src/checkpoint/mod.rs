@@ -63,13 +63,17 @@ impl Checkpoints {
         let mut steps = Vec::new();
         for entry in entries {
             let name = entry.map_err(files::io_error("read", &self.dir))?.file_name();
-            let digits = name.to_str().and_then(|name| name.strip_prefix("step-"));
-            // Written back, so that a folder of somebody else's, `step-7`, is not taken for `step-000007`.
-            let step = digits.and_then(|digits| digits.parse().ok()).filter(|&step| self.path(step).ends_with(&name));
-            steps.extend(step);
+            steps.extend(name.to_str().and_then(|name| self.step_of(name)));
         }
         steps.sort_unstable();
         Ok(steps)
+    }
+
+    /// The step of a checkpoint folder's name.
+    fn step_of(&self, name: &str) -> Option<u64> {
+        let step = name.strip_prefix("step-")?.parse().ok()?;
+        // Written back, so that a folder of somebody else's, `step-7`, is not taken for `step-000007`.
+        self.path(step).ends_with(name).then_some(step)
     }
 
     /// Writes the checkpoint of `state.step`; tensors are asked for one file at a time, which bounds host memory.
@@ -134,14 +138,18 @@ impl Checkpoints {
     /// A folder of a later step is no checkpoint of this run as it now stands: the run went back behind it because it
     /// doesn't verify. It neither counts nor is it deleted; the run replaces it when it gets there.
     ///
+    /// A folder that can't be removed is a warning.
+    ///
     /// # Errors
     ///
-    /// When a folder can't be removed.
+    /// When the folder of all checkpoints can't be read.
     pub fn retain(&self, keep_last: usize, newest: u64, best: Option<u64>) -> Result<(), TrainError> {
         let steps: Vec<u64> = self.steps()?.into_iter().filter(|&step| step <= newest).collect();
         for &step in steps.iter().rev().skip(keep_last.max(1)) {
-            if Some(step) != best {
-                files::delete_dir(&self.path(step))?;
+            if Some(step) != best
+                && let Err(error) = files::delete_dir(&self.path(step))
+            {
+                tracing::warn!("an old checkpoint is left behind: {}", error.chain());
             }
         }
         Ok(())
@@ -149,7 +157,7 @@ impl Checkpoints {
 
     /// Removes what a killed process left half-written.
     pub(crate) fn recover(&self) -> Result<(), TrainError> {
-        files::recover(&self.dir)
+        files::recover(&self.dir, |name| self.step_of(name).is_some())
     }
 }
 
@@ -209,6 +217,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use burn::tensor::TensorData;
+    use fornax_backend::Precision;
     use proptest::prelude::*;
 
     use super::*;
@@ -219,7 +228,8 @@ mod tests {
     }
 
     fn fresh() -> State {
-        State::fresh(1, "config".into(), &Schedule::new(&ScheduleConfig::default(), 1e-3, 100))
+        let schedule = Schedule::new(&ScheduleConfig::default(), 1e-3, 100).unwrap();
+        State::fresh(1, "config".into(), Precision::F32, &schedule)
     }
 
     fn write(checkpoints: &Checkpoints, step: u64) -> Result<Checkpoint, TrainError> {
@@ -317,6 +327,15 @@ mod tests {
         assert_eq!(checkpoints.latest().unwrap().checkpoint.unwrap().state().step, 25);
         write(&checkpoints, 30).unwrap();
         assert_eq!(checkpoints.latest().unwrap().checkpoint.unwrap().state().step, 30);
+    }
+
+    #[test]
+    fn an_old_checkpoint_that_cannot_be_deleted_is_left() {
+        let (_dir, checkpoints) = run_with(&[10, 20, 30]);
+        // Something in the way of the folder's last name.
+        fs::write(checkpoints.dir.join(".step-000010.gone"), "").unwrap();
+        checkpoints.retain(1, 30, None).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [10, 30]);
     }
 
     #[test]

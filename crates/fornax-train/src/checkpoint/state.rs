@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use fornax_backend::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::{Schedule, Totals, exact, files::FORMAT_VERSION};
@@ -17,6 +18,8 @@ pub struct State {
     pub seed: u64,
     /// SHA-256 of the config without the keys that a resumed run may change.
     pub config_hash: String,
+    /// The compute type of matrix products.
+    pub precision: String,
     /// What identifies the training data, where the recipe gives it.
     pub data_hash: Option<String>,
     /// What identifies the tokenizer, where the recipe gives it.
@@ -48,12 +51,13 @@ pub struct State {
 
 impl State {
     /// The state before the first step.
-    pub(crate) fn fresh(seed: u64, config_hash: String, schedule: &Schedule) -> Self {
+    pub(crate) fn fresh(seed: u64, config_hash: String, precision: Precision, schedule: &Schedule) -> Self {
         Self {
             format_version: FORMAT_VERSION,
             step: 0,
             seed,
             config_hash,
+            precision: precision.to_string(),
             data_hash: None,
             tokenizer_hash: None,
             overfit: None,
@@ -111,8 +115,8 @@ mod tests {
         fn every_number_survives(bits: u64, sum: f32, count: u64) {
             let value = f64::from_bits(bits);
             prop_assume!(!value.is_nan() && !sum.is_nan());
-            let schedule = Schedule::new(&ScheduleConfig::default(), 1e-3, 100);
-            let mut state = State::fresh(7, "hash".into(), &schedule);
+            let schedule = Schedule::new(&ScheduleConfig::default(), 1e-3, 100).unwrap();
+            let mut state = State::fresh(7, "hash".into(), Precision::F32, &schedule);
             let term = TermTotal { name: "tokens".into(), weight: 1.0, sum: f64::from(sum), count };
             let metrics = vec![("correct".to_owned(), value), ("a".to_owned(), f64::from(sum))];
             state.window = Totals { steps: 3, tokens: count, terms: vec![term], metrics };

@@ -232,12 +232,25 @@ impl<M: Module> Run<M> {
     }
 }
 
-/// Errors shrink, scores grow.
+/// The metrics of which more is better.
+const SCORES: [&str; 12] = [
+    "accuracy",
+    "f1",
+    "matthews",
+    "pearson",
+    "spearman",
+    "bleu",
+    "sacrebleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "exact_match",
+];
+
+/// Scores grow; everything else is a loss, a term of it or made from it, and shrinks.
 fn is_better(metric: &str, value: f64, than: f64) -> bool {
-    match metric {
-        "loss" | "perplexity" | "bits_per_byte" => value < than,
-        _ => value > than,
-    }
+    if SCORES.contains(&metric) { value > than } else { value < than }
 }
 
 /// Wall time of the run and of its steps.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +17,13 @@ use crate::{
     console::Console, environment::Environment, files, metrics::MetricsFile, signals::Interrupt,
 };
 
+/// Held while a process works in the folder.
+const LOCK: &str = ".lock";
+
+/// What a run writes into its folder and replaces there, under hidden names until it is complete.
+const NAMES: [&str; 7] =
+    ["best", "config.toml", "environment.json", "last", "metrics.jsonl", "summary.json", "tokenizer.json"];
+
 impl<M: Module> Run<M> {
     /// Opens the run folder that `options` name: a fresh one, or with `resume` an old one, at whose last complete
     /// checkpoint `learner` is put. A run without a checkpoint is started anew.
@@ -26,8 +34,8 @@ impl<M: Module> Run<M> {
     ///
     /// # Errors
     ///
-    /// When the folder can't be written, is in use or holds another run; when the config, the data or the tokenizer
-    /// differ from what the run began with; when the run has checkpoints and none of them can be used.
+    /// When the folder can't be written, is in use or holds another run or somebody's files; when the config, the data or the tokenizer
+    /// or the precision differ from what the run began with; when the run has checkpoints and none of them can be used.
     pub fn open(
         options: &Options,
         config: &impl Serialize,
@@ -44,14 +52,15 @@ impl<M: Module> Run<M> {
 
         let (dir, lock) = open_dir(options, &info.recipe)?;
         let checkpoints = Checkpoints::of_run(&dir);
-        files::recover(&dir)?;
+        // Before anything is touched: another process may have come in between.
+        let known = is_known(&dir, &checkpoints, options.resume)?;
+        files::recover(&dir, |name| NAMES.contains(&name))?;
         checkpoints.recover()?;
 
-        let mut state = State::fresh(train.seed, config::hash(&table), learner.schedule());
+        let mut state = State::fresh(train.seed, config::hash(&table), learner.precision(), learner.schedule());
         state.data_hash = info.data_hash.clone();
         state.tokenizer_hash = info.tokenizer_hash.clone();
         state.overfit = options.overfit;
-        let known = is_known(&dir, &checkpoints, options.resume)?;
         let checkpoint = if known { resume(&dir, &table, &checkpoints, &mut state, learner)? } else { None };
         let summary = if known { read_summary(&dir) } else { None };
         let finished = summary.filter(|summary| is_complete(summary, &state, max_steps));
@@ -100,8 +109,8 @@ impl<M: Module> Run<M> {
     ///
     /// # Errors
     ///
-    /// When there is no run to resume, or another run where a new one is to be written; when the config of a run that is to be
-    /// resumed can't be read.
+    /// When there is no run to resume, or another run or somebody's files where a new one is to be written; when the config of
+    /// a run that is to be resumed can't be read.
     pub fn check_folder(options: &Options) -> Result<(), TrainError> {
         let Some(dir) = &options.run_dir else {
             return if options.resume { Err(TrainError::ResumeNeedsRunDir) } else { Ok(()) };
@@ -145,24 +154,41 @@ fn max_steps(train: &TrainConfig, info: &RunInfo) -> Result<u64, TrainError> {
 fn open_dir(options: &Options, recipe: &str) -> Result<(PathBuf, File), TrainError> {
     let dir = options.run_dir.clone().unwrap_or_else(|| default_dir(Path::new("runs"), recipe));
     files::create_dir(&dir)?;
-    let path = dir.join(".lock");
+    let path = dir.join(LOCK);
     let lock = File::create(&path).map_err(files::io_error("create", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok((dir, lock)),
-        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { dir }),
-        Err(TryLockError::Error(error)) => Err(files::io_error("lock", &path)(error)),
+    check_lock(lock.try_lock(), &dir)?;
+    Ok((dir, lock))
+}
+
+/// A file system without locks (some network folders) is no reason not to train.
+fn check_lock(locked: Result<(), TryLockError>, dir: &Path) -> Result<(), TrainError> {
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+            let dir = dir.display();
+            tracing::warn!("the file system of `{dir}` has no locks: see to it that no other process works there");
+            Ok(())
+        }
+        Err(TryLockError::Error(error)) => Err(files::io_error("lock", &dir.join(LOCK))(error)),
     }
 }
 
-/// Whether there is a run in the folder to go on with. Refuses a run that isn't to be resumed, and a folder to be resumed
+/// Whether there is a run in the folder to go on with. Refuses a run that isn't to be resumed, and a folder without a run
 /// that has other things in it than what a process leaves that is killed before it has written its config.
 fn is_known(dir: &Path, checkpoints: &Checkpoints, resume: bool) -> Result<bool, TrainError> {
     if config::exists(dir) || !checkpoints.steps()?.is_empty() {
         return if resume { Ok(true) } else { Err(TrainError::HoldsAnotherRun { dir: dir.to_owned() }) };
     }
-    let mut entries = fs::read_dir(dir).map_err(files::io_error("read", dir))?.filter_map(Result::ok);
-    if resume && entries.any(|entry| !entry.file_name().to_string_lossy().starts_with('.')) {
-        return Err(TrainError::NothingToResume { dir: dir.to_owned() });
+    let is_leftover =
+        |name: &str| name == LOCK || files::hidden_original(name).is_some_and(|name| NAMES.contains(&name));
+    for entry in fs::read_dir(dir).map_err(files::io_error("read", dir))? {
+        let name = entry.map_err(files::io_error("read", dir))?.file_name().to_string_lossy().into_owned();
+        if !is_leftover(&name) {
+            let dir = dir.to_owned();
+            let refusal = TrainError::ForeignFolder { dir: dir.clone(), found: name };
+            return Err(if resume { TrainError::NothingToResume { dir } } else { refusal });
+        }
     }
     Ok(false)
 }
@@ -203,6 +229,7 @@ fn resume<M: Module>(
     check_input(dir, "data", &stored.data_hash, &state.data_hash)?;
     check_input(dir, "tokenizer", &stored.tokenizer_hash, &state.tokenizer_hash)?;
     check_input(dir, "value of --overfit", &stored.overfit, &state.overfit)?;
+    check_input(dir, "value of --precision", &Some(&stored.precision), &Some(&state.precision))?;
     load(&checkpoint, learner)
         .map_err(|source| TrainError::LoadFailed { path: checkpoint.dir().to_owned(), source: Box::new(source) })?;
     *state = stored.clone();
@@ -214,6 +241,9 @@ fn load<M: Module>(checkpoint: &Checkpoint, learner: &mut Learner<M>) -> Result<
     learner.load_parameters(checkpoint.model()?)?;
     learner.load_optimizer(checkpoint.optimizer()?)?;
     learner.load_window(state.window.clone());
+    if let Some(warning) = learner.schedule().outlived(state.schedule.decay) {
+        tracing::warn!("{warning}");
+    }
     let schedule = learner.schedule().with_steps(state.schedule.warmup, state.schedule.decay);
     learner.set_schedule(schedule);
     Ok(())
@@ -255,6 +285,15 @@ fn remove_stale_summary(dir: &Path) -> Result<(), TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_held_is_refused_and_one_that_cannot_be_is_not() {
+        let check = |kind: io::ErrorKind| check_lock(Err(TryLockError::Error(kind.into())), Path::new("run"));
+        check(io::ErrorKind::Unsupported).unwrap();
+        assert!(matches!(check(io::ErrorKind::PermissionDenied), Err(TrainError::Io { action: "lock", .. })));
+        let held = check_lock(Err(TryLockError::WouldBlock), Path::new("run"));
+        assert!(matches!(held, Err(TrainError::Locked { .. })));
+    }
 
     #[test]
     fn default_folders_are_named_by_recipe_and_time_and_never_shared() {

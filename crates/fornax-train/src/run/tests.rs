@@ -32,6 +32,7 @@ struct Toy {
     config: Table,
     resume: bool,
     data_hash: &'static str,
+    precision: Precision,
 }
 
 impl Toy {
@@ -42,6 +43,7 @@ impl Toy {
             config: BASE.parse().unwrap(),
             resume: false,
             data_hash: "data",
+            precision: Precision::F32,
         };
         for (key, value) in changes {
             toy.set(key, value.clone());
@@ -63,10 +65,10 @@ impl Toy {
         let total = self.config["train"]["max_steps"].as_integer().unwrap() as u64;
         let optimizer = optimizer();
         let settings = LearnerSettings {
-            schedule: Schedule::new(&ScheduleConfig::default(), optimizer.lr, total),
+            schedule: Schedule::new(&ScheduleConfig::default(), optimizer.lr, total).unwrap(),
             optimizer,
             seed: 7,
-            precision: Precision::F32,
+            precision: self.precision,
         };
         Learner::new(Tiny::new(&fornax_backend::test_device().autodiff()), settings).unwrap()
     }
@@ -83,7 +85,7 @@ impl Toy {
         let info = RunInfo {
             recipe: "toy".into(),
             device: "flex".into(),
-            precision: "f32".into(),
+            precision: self.precision.to_string(),
             data_hash: Some(self.data_hash.into()),
             tokenizer: Some(b"{}".to_vec()),
             steps_per_epoch: Some(6),
@@ -409,6 +411,10 @@ fn what_does_not_belong_together_is_refused_by_name() {
     toy.data_hash = "other";
     assert!(toy.error().contains("the data differs"), "{}", toy.error());
     toy.data_hash = "data";
+    toy.precision = Precision::Bf16;
+    assert!(toy.error().contains("the value of --precision differs from that of the run in"), "{}", toy.error());
+    assert!(toy.error().contains("the run has f32, now it is bf16; hint: "), "{}", toy.error());
+    toy.precision = Precision::F32;
 
     let config = toy.path().join("config.toml");
     let text = fs::read_to_string(&config).unwrap();
@@ -421,6 +427,58 @@ fn what_does_not_belong_together_is_refused_by_name() {
     let mut learner = toy.learner();
     let _running = toy.open(&mut learner).unwrap();
     assert!(toy.error().contains("another process is using the run folder"));
+}
+
+#[test]
+fn a_new_run_takes_an_empty_folder_only() {
+    let toy = Toy::new(&[]);
+    for stranger in ["tokenizer.json", ".env.new", "best", ".gitkeep"] {
+        fs::create_dir_all(toy.path()).unwrap();
+        fs::write(toy.path().join(stranger), "mine").unwrap();
+        let error = toy.error();
+        assert!(error.contains(&format!("is no run folder and not empty: it has `{stranger}`; hint: ")), "{error}");
+        assert_eq!(fs::read_dir(toy.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(toy.path().join(stranger)).unwrap(), "mine");
+        fs::remove_file(toy.path().join(stranger)).unwrap();
+    }
+    // What a process leaves that is killed before it has written its config.
+    fs::write(toy.path().join(".lock"), "").unwrap();
+    fs::write(toy.path().join(".config.toml.new"), "form").unwrap();
+    toy.train(|_| false).unwrap();
+    assert!(!toy.path().join(".config.toml.new").exists());
+}
+
+#[test]
+fn a_resumed_run_leaves_what_others_keep_in_its_folder() {
+    let mut toy = Toy::new(&[]);
+    toy.train(|step| step == 7).unwrap();
+    let others = [".env.new", ".notes.old", "checkpoints/.backup.gone", "checkpoints/.step-7.new"];
+    for name in others {
+        fs::write(toy.path().join(name), "mine").unwrap();
+    }
+    toy.resume = true;
+    toy.train(|_| false).unwrap();
+    for name in others {
+        assert_eq!(fs::read_to_string(toy.path().join(name)).unwrap(), "mine");
+    }
+}
+
+#[test]
+fn a_damaged_environment_does_not_keep_a_run_from_going_on() {
+    let mut toy = Toy::new(&[]);
+    toy.train(|step| step == 7).unwrap();
+    fs::write(toy.path().join("environment.json"), "damaged").unwrap();
+    toy.resume = true;
+    assert_eq!(toy.train(|_| false).unwrap().1.unwrap().steps, 12);
+}
+
+#[test]
+fn scores_grow_and_terms_of_the_loss_shrink() {
+    for (metric, grows) in
+        [("accuracy", true), ("rougeL", true), ("loss", false), ("perplexity", false), ("nsp", false)]
+    {
+        assert_eq!((is_better(metric, 2.0, 1.0), is_better(metric, 1.0, 2.0)), (grows, !grows), "{metric}");
+    }
 }
 
 #[test]
