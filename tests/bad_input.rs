@@ -52,6 +52,12 @@ const USAGE: &[Case] = &[
         2,
         &["micro_batch_size 4000 x gradient_accumulation 2", "hint: lower train.micro_batch_size"],
     ),
+    case(
+        &["tiny.toml", "--set", "data.files=[\"short.txt\"]"],
+        2,
+        &["short.txt", "one block of seq_len 16 needs 17", "hint: take more text or a smaller objective.seq_len"],
+    ),
+    case(&["tiny.toml", "--set", "schedule.decay_steps=0"], 2, &["`schedule.decay_steps`", "got 0"]),
     // Keys that don't go together.
     case(&["tiny.toml", "--set", "data.name=rust-crates"], 2, &["`data.files`", "data.name = \"rust-crates\""]),
     case(&["tiny.toml", "--set", "data.part=prose"], 2, &["`data.part`", "data.files", "only `rust-crates` has parts"]),
@@ -74,6 +80,11 @@ const USAGE: &[Case] = &[
     case(&["tiny.toml", "--max-steps", "-1"], 2, &["-1"]),
     case(&["tiny.toml", "--resume"], 2, &["--run-dir"]),
     case(&["tiny.toml", "--resume", "--run-dir", "nowhere"], 2, &["no run to resume in `nowhere`", "hint: "]),
+    case(
+        &["tiny.toml", "--run-dir", "texts"],
+        2,
+        &["`texts` is no run folder and not empty", "hint: choose another --run-dir"],
+    ),
     case(&["--resume", "--run-dir", "nowhere"], 2, &["no run to resume in `nowhere`", "hint: "]),
     case(&["tiny.toml", "--resume", "--run-dir", "texts"], 2, &["no run to resume in `texts`", "hint: "]),
     // Devices and precisions.
@@ -103,11 +114,6 @@ const FILES: &[Case] = &[
     case(&["tiny.toml", "--set", "data.files=[\"empty.txt\"]"], 1, &["no text in", "empty.txt"]),
     case(&["tiny.toml", "--set", "data.files=[\"nothing\"]"], 1, &["no text in nothing", "there is no file"]),
     case(&["tiny.toml", "--set", "data.files=[\"latin1.txt\"]"], 1, &["latin1.txt", "not UTF-8 at byte 3", "iconv"]),
-    case(
-        &["tiny.toml", "--set", "data.files=[\"short.txt\"]"],
-        1,
-        &["short.txt", "one block of seq_len 16 needs 17", "hint: take more text or a smaller objective.seq_len"],
-    ),
     case(&["tiny.toml", "--set", "data.files=[\"broken.jsonl\"]"], 1, &["broken.jsonl:2"]),
     case(
         &["tiny.toml", "--set", "data.files=[\"rows.jsonl\"]", "--set", "data.text_column=body"],

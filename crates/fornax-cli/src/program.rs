@@ -10,7 +10,7 @@ use clap::Parser;
 use fornax_backend::BackendError;
 use fornax_data::DataError;
 use fornax_models::ModelError;
-use fornax_train::TrainError;
+use fornax_train::{EXIT_INTERRUPTED, TrainError};
 use tracing_subscriber::EnvFilter;
 
 use crate::ConfigError;
@@ -56,8 +56,8 @@ impl<T, E: Into<anyhow::Error>> UsageContext<T> for Result<T, E> {
 /// The whole of a `main`: arguments, a pinned default device, logs on stderr, one error chain, the right exit code, and no
 /// backtrace.
 ///
-/// Logs are set by `FORNAX_LOG` (`warn`, `debug`, `fornax_data=trace`, ...); the default is `info` for Fornax and `error`
-/// for everything below it.
+/// Logs are set by `FORNAX_LOG` (`warn`, `debug`, `fornax_data=trace`, ...); the default is `info` for Fornax and every recipe
+/// and `error` for the frameworks and drivers below.
 pub fn main_with<A: Parser>(
     args: impl IntoIterator<Item = OsString>,
     program: impl FnOnce(A) -> anyhow::Result<Ending>,
@@ -78,7 +78,7 @@ pub fn main_with<A: Parser>(
     };
     match catch_unwind(AssertUnwindSafe(|| program(args))) {
         Ok(Ok(Ending::Done)) => ExitCode::SUCCESS,
-        Ok(Ok(Ending::Interrupted)) => ExitCode::from(130),
+        Ok(Ok(Ending::Interrupted)) => ExitCode::from(EXIT_INTERRUPTED as u8),
         // Whoever reads our output has enough of it, as `head` has.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -94,11 +94,17 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// The start of the names of those crates below Fornax whose logs tell its users nothing.
+const NOISY: [&str; 10] =
+    ["burn", "cubecl", "gpu_allocator", "jiff", "naga", "pliron", "rustls", "tokenizers", "ureq", "wgpu"];
+
+/// `info` for all but the noisy crates, so that a recipe of any name is heard.
+fn default_logs() -> String {
+    NOISY.iter().fold("info".to_owned(), |all, name| format!("{all},{name}=error"))
+}
+
 fn start_logs() {
-    let logs = EnvFilter::try_from_env("FORNAX_LOG").unwrap_or_else(|_| {
-        let ours = ["fornax", "fornax_backend", "fornax_data", "fornax_models", "fornax_train", "gpt_lm"];
-        EnvFilter::new(ours.into_iter().fold("error".to_owned(), |all, name| format!("{all},{name}=info")))
-    });
+    let logs = EnvFilter::try_from_env("FORNAX_LOG").unwrap_or_else(|_| EnvFilter::new(default_logs()));
     // A second program in one process (tests) keeps the first one's subscriber.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(logs)
@@ -144,6 +150,7 @@ fn is_data_usage(error: &DataError) -> bool {
             | DataError::UnknownDataset { .. }
             | DataError::UnknownSplit { .. }
             | DataError::TooFewExamples { .. }
+            | DataError::CorpusTooShort { .. }
     )
 }
 
@@ -155,6 +162,7 @@ fn is_train_usage(error: &TrainError) -> bool {
             | TrainError::ConfigEdited { .. }
             | TrainError::InputChanged { .. }
             | TrainError::HoldsAnotherRun { .. }
+            | TrainError::ForeignFolder { .. }
             | TrainError::NothingToResume { .. }
             | TrainError::ResumeNeedsRunDir
             | TrainError::UnknownMetric { .. }
@@ -173,17 +181,26 @@ fn render(error: &anyhow::Error) -> String {
             last = cause;
         }
     }
-    let hint = error.chain().find_map(|cause| cause.downcast_ref::<DataError>()?.hint());
-    match (hint, text.split_once("hint: ")) {
+    match (hint(error), text.split_once("hint: ")) {
         (Some(hint), _) => format!("{text}\nhint: {hint}"),
         (None, Some((error, hint))) => format!("{}\nhint: {hint}", error.trim_end_matches([' ', '\n', ';', '(', ','])),
         (None, None) => text,
     }
 }
 
+/// The hint of the first cause that has one. A [`Usage`] hides the error in it from the chain.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<Usage>() {
+        Some(Usage(wrapped)) => hint(wrapped),
+        None => cause.downcast_ref::<DataError>()?.hint(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::{Context, anyhow};
+    use tracing::Level;
+    use tracing_subscriber::filter::Targets;
 
     use super::*;
 
@@ -196,9 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn a_hint_survives_being_marked_as_usage() {
+        let error = || DataError::NotUtf8 { path: "a.txt".into(), offset: 3 };
+        let expected = format!("error: {}\nhint: {}", error(), error().hint().unwrap());
+        assert_eq!(render(&error().into()), expected);
+        assert_eq!(render(&Err::<(), _>(error()).usage().unwrap_err()), expected);
+        let outer = Err::<(), _>(error()).usage().context("outer").unwrap_err();
+        assert_eq!(render(&outer), expected.replace("error: ", "error: outer: "));
+    }
+
+    #[test]
+    fn every_recipe_is_heard_and_what_is_noisy_only_in_an_emergency() {
+        let logs: Targets = default_logs().parse().unwrap();
+        for ours in ["fornax_train::run", "gpt_lm", "a_recipe_to_come"] {
+            assert!(logs.would_enable(ours, &Level::INFO) && !logs.would_enable(ours, &Level::DEBUG));
+        }
+        for noisy in ["burn_std::device", "cubecl_wgpu", "wgpu_hal::vulkan", "naga::back"] {
+            assert!(logs.would_enable(noisy, &Level::ERROR) && !logs.would_enable(noisy, &Level::WARN));
+        }
+    }
+
+    #[test]
     fn usage_config_and_device_errors_exit_with_two_and_the_rest_with_one() {
         assert_eq!(exit_code(&anyhow!("broken")), 1);
         assert_eq!(exit_code(&Err::<(), _>(anyhow!("flag")).usage().context("outer").unwrap_err()), 2);
+        let folder = TrainError::ForeignFolder { dir: "home".into(), found: "thesis.txt".into() };
+        assert_eq!(exit_code(&folder.into()), 2);
         assert_eq!(exit_code(&"nowhere".parse::<fornax_backend::DeviceSpec>().unwrap_err().into()), 2);
     }
 }
