@@ -126,6 +126,11 @@ mod tests {
 
     #[test]
     fn a_logit_that_is_no_number_shows_in_the_loss() {
+        // WGSL allows a compiler to assume that no NaN and no infinity occurs, so a GPU behind it promises nothing here.
+        if std::env::var("FORNAX_TEST_DEVICE").is_ok_and(|device| device.starts_with("wgpu")) {
+            eprintln!("skipped: WGSL does not define what a NaN does");
+            return;
+        }
         for bad in [f64::NAN, f64::INFINITY] {
             let mut logits = numbers(3 * CLASSES, 1);
             logits[CLASSES + 2] = bad;
