@@ -46,7 +46,7 @@ impl TermTotal {
 }
 
 impl Totals {
-    /// The targets of the first term, which metrics are divided by.
+    /// The targets of the first term, which most metrics are divided by.
     pub fn targets(&self) -> u64 {
         self.terms.first().map_or(0, |term| term.count)
     }
@@ -56,17 +56,28 @@ impl Totals {
         self.terms.iter().filter(|term| term.count > 0).map(|term| term.weight * term.mean()).sum()
     }
 
-    /// The means by name: `loss`, each term where there are several, `accuracy` where the task counts `correct`, and
-    /// the task's other metrics.
+    /// The means by name: `loss`, each term where there are several, and the metrics as [`Sums::metrics`] says.
     pub fn means(&self) -> BTreeMap<String, f64> {
         let mut means = BTreeMap::from([("loss".to_owned(), self.loss())]);
         if self.terms.len() > 1 {
             means.extend(self.terms.iter().map(|term| (term.name.clone(), term.mean())));
         }
-        let targets = self.targets() as f64;
-        let renamed = |name: &str| if name == "correct" { "accuracy".to_owned() } else { name.to_owned() };
-        means.extend(self.metrics.iter().map(|(name, sum)| (renamed(name), sum / targets)));
+        means.extend(self.metrics.iter().map(|(name, sum)| self.metric(name, *sum)));
         means
+    }
+
+    /// The name and the mean of a metric.
+    fn metric(&self, name: &str, sum: f64) -> (String, f64) {
+        let first = self.targets();
+        let (name, targets) = match name.strip_suffix("correct") {
+            Some("") => ("accuracy".to_owned(), first),
+            Some(term) => {
+                let own = self.terms.iter().find(|own| term.strip_suffix('_') == Some(&own.name));
+                (format!("{term}accuracy"), own.map_or(first, |own| own.count))
+            }
+            None => (name.to_owned(), first),
+        };
+        (name, sum / targets as f64)
     }
 
     /// Adds `other`, whose terms and metrics are the same.
@@ -184,4 +195,30 @@ pub(crate) fn read_scalars(values: Vec<Tensor<1>>) -> Vec<f64> {
         return Vec::new();
     }
     Tensor::cat(values, 0).into_data().iter::<f64>().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_term_has_its_own_accuracy() {
+        let term = |name: &str, sum, count| TermTotal { name: name.to_owned(), weight: 1.0, sum, count };
+        let metric = |name: &str, sum| (name.to_owned(), sum);
+        let totals = Totals {
+            steps: 1,
+            tokens: 30,
+            terms: vec![term("masked_lm", 20.0, 10), term("next_sentence", 3.0, 4)],
+            metrics: vec![metric("correct", 5.0), metric("next_sentence_correct", 3.0), metric("length", 40.0)],
+        };
+        let expected = [
+            ("accuracy", 0.5),
+            ("length", 4.0),
+            ("loss", 2.75),
+            ("masked_lm", 2.0),
+            ("next_sentence", 0.75),
+            ("next_sentence_accuracy", 0.75),
+        ];
+        assert_eq!(totals.means(), expected.map(|(name, value)| (name.to_owned(), value)).into());
+    }
 }

@@ -1,8 +1,9 @@
 use std::time::Instant;
 
+use burn::module::Module;
 use serde::Serialize;
 
-use crate::{TrainError, memory::peak_memory_bytes};
+use crate::{Learner, Task, TrainError, memory::peak_memory_bytes};
 
 /// `--bench N`: steps timed one by one, without logging, evaluation or saving.
 #[derive(Clone, Debug)]
@@ -56,6 +57,29 @@ pub struct BenchReport {
 }
 
 impl Bench {
+    /// Times steps of `learner` on `task`; `batches(i)` gives the micro-batches of step `i`, in order, and its time counts.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run), and what `batches` fails with.
+    pub fn run_learner<M, T, E>(
+        &self,
+        learner: &mut Learner<M>,
+        task: &T,
+        mut batches: impl FnMut(u64) -> Result<Vec<T::Batch>, E>,
+    ) -> Result<BenchReport, E>
+    where
+        M: Module,
+        T: Task<M>,
+        E: From<TrainError>,
+    {
+        self.run(|step| {
+            let stats = learner.train_step(step, &batches(step)?, task)?;
+            let loss = learner.take_window()?.map_or(f64::NAN, |window| window.loss);
+            Ok(BenchStep { loss, tokens: usize::try_from(stats.tokens).unwrap_or(usize::MAX) })
+        })
+    }
+
     /// Runs the steps; `step(i)` does step `i`, reads its loss from the device and returns.
     ///
     /// # Errors

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, f64::consts::LN_2};
 use fornax_backend::Precision;
 use fornax_ops::Context;
 
-use crate::{BoxError, Task, Totals, TrainError, accumulator::Accumulator};
+use crate::{BoxError, Sums, Task, Totals, TrainError, accumulator::Accumulator};
 
 /// Micro-batches between two reads of the device: few enough reads to cost nothing, and a bound on the work that a
 /// device queues up and on the rounding of sums in `f32`.
@@ -58,7 +58,48 @@ pub fn evaluate<M, T, E>(
     batches: impl IntoIterator<Item = Result<T::Batch, E>>,
     task: &T,
     precision: Precision,
+    progress: impl FnMut(u64),
+) -> Result<Metrics, TrainError>
+where
+    T: Task<M>,
+    E: Into<BoxError>,
+{
+    evaluate_batches(model, batches, task, precision, progress, |_, _| ())
+}
+
+/// As [`evaluate`], and calls `fold` with each batch and the task's predictions for it, a number for each example. They are read
+/// from the device batch by batch.
+///
+/// # Errors
+///
+/// As [`evaluate`].
+pub fn evaluate_examples<M, T, E>(
+    model: &M,
+    batches: impl IntoIterator<Item = Result<T::Batch, E>>,
+    task: &T,
+    precision: Precision,
+    progress: impl FnMut(u64),
+    mut fold: impl FnMut(&T::Batch, &[f32]),
+) -> Result<Metrics, TrainError>
+where
+    T: Task<M>,
+    E: Into<BoxError>,
+{
+    evaluate_batches(model, batches, task, precision, progress, |batch, sums| {
+        if let Some(predictions) = &sums.predictions {
+            let predictions: Vec<f32> = predictions.clone().into_data().iter::<f32>().collect();
+            fold(batch, &predictions);
+        }
+    })
+}
+
+fn evaluate_batches<M, T, E>(
+    model: &M,
+    batches: impl IntoIterator<Item = Result<T::Batch, E>>,
+    task: &T,
+    precision: Precision,
     mut progress: impl FnMut(u64),
+    mut observe: impl FnMut(&T::Batch, &Sums),
 ) -> Result<Metrics, TrainError>
 where
     T: Task<M>,
@@ -69,7 +110,9 @@ where
     let mut done = 0;
     for batch in batches {
         let batch = batch.map_err(|error| TrainError::Batch { source: error.into() })?;
-        window.add(task.loss(model, &batch, &context), &task.size(&batch))?;
+        let sums = task.loss(model, &batch, &context);
+        observe(&batch, &sums);
+        window.add(sums, &task.size(&batch))?;
         done += 1;
         if done % READ_EVERY == 0 {
             totals.add(std::mem::take(&mut window).read(Vec::new()).0);
@@ -109,6 +152,29 @@ mod tests {
         for name in ["loss", "accuracy", "bits_per_byte"] {
             assert_close(&[single.get(name).unwrap()], &[whole.get(name).unwrap()], 1e-6);
         }
+    }
+
+    #[test]
+    fn predictions_come_with_their_batch() {
+        let model = Tiny::new(&fornax_backend::test_device());
+        let batches: Vec<Vec<Row>> = vec![rows(0), rows(1)[..2].to_vec()];
+        let mut seen: Vec<(usize, Vec<f64>)> = Vec::new();
+        let given = batches.into_iter().map(Ok::<_, Infallible>);
+        let metrics = evaluate_examples(
+            &model,
+            given,
+            &Regression,
+            Precision::F32,
+            |_| (),
+            |batch, predictions| {
+                seen.push((batch.len(), predictions.iter().map(|&x| f64::from(x)).collect()));
+            },
+        );
+        assert_eq!(seen.iter().map(|(rows, found)| (*rows, found.len())).collect::<Vec<_>>(), [(3, 3), (2, 2)]);
+        // The rows' errors, as below.
+        assert_close(&seen[0].1, &[2.703_125, 3.615_781_25, 4.035_781_25], 1e-5);
+        let sum: f64 = seen.iter().flat_map(|(_, found)| found).sum();
+        assert_close(&[metrics.unwrap().get("loss").unwrap()], &[sum / 5.0], 1e-6);
     }
 
     #[test]

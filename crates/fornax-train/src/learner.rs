@@ -499,7 +499,7 @@ mod tests {
         fn loss(&self, model: &Tiny, batch: &(usize, usize), context: &Context) -> Sums {
             self.0.borrow_mut().push(context.key().value());
             let term = |name, count: usize, weight| Term { name, sum: model.bias.val().sum() * count as f64, weight };
-            Sums { terms: vec![term("a", batch.0, 1.0), term("b", batch.1, 0.5)], metrics: vec![] }
+            Sums { terms: vec![term("a", batch.0, 1.0), term("b", batch.1, 0.5)], metrics: vec![], predictions: None }
         }
     }
 
@@ -534,7 +534,11 @@ mod tests {
         }
 
         fn loss(&self, model: &Tiny, _batch: &(), _context: &Context) -> Sums {
-            Sums { terms: vec![Term { name: "mlm", sum: model.bias.val().sum(), weight: 1.0 }], metrics: vec![] }
+            Sums {
+                terms: vec![Term { name: "mlm", sum: model.bias.val().sum(), weight: 1.0 }],
+                metrics: vec![],
+                predictions: None,
+            }
         }
     }
 

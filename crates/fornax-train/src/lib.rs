@@ -5,6 +5,7 @@ mod bench;
 mod checkpoint;
 mod config;
 mod console;
+mod dry_run;
 mod environment;
 mod error;
 mod evaluate;
@@ -31,9 +32,10 @@ pub use checkpoint::{Checkpoint, Checkpoints, Evaluation, FileDigest, Found, Nam
 pub use config::{
     CheckpointConfig, EvalConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName, TrainConfig,
 };
+pub use dry_run::{Estimate, Rehearsal, parameter_table, rehearse};
 pub use environment::RunInfo;
 pub use error::{BoxError, TrainError};
-pub use evaluate::{Metrics, evaluate};
+pub use evaluate::{Metrics, evaluate, evaluate_examples};
 pub use files::FORMAT_VERSION;
 pub use learner::{Learner, LearnerSettings, StepStats, Window};
 pub use memory::peak_memory_bytes;

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use fornax_backend::Precision;
 
+use crate::{Checkpoints, TrainError};
+
 /// How a recipe is started: everything that is not part of its config. The command line fills it.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -19,6 +21,20 @@ pub struct Options {
     pub overfit: Option<usize>,
     /// Time this many steps instead of training.
     pub bench: Option<usize>,
+}
+
+impl Options {
+    /// Whether a checkpoint of the run will replace the first weights.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of checkpoints can't be read.
+    pub fn has_checkpoint(&self) -> Result<bool, TrainError> {
+        match &self.run_dir {
+            Some(dir) if self.resume => Ok(!Checkpoints::of_run(dir).steps()?.is_empty()),
+            _ => Ok(false),
+        }
+    }
 }
 
 impl Default for Options {

@@ -55,8 +55,9 @@ impl Task<Tiny> for Regression {
         let squares = error.square().sum_dim(1);
         let correct = squares.clone().lower_elem(4.0).float().sum();
         Sums {
-            terms: vec![Term { name: "squares", sum: squares.sum(), weight: 1.0 }],
+            terms: vec![Term { name: "squares", sum: squares.clone().sum(), weight: 1.0 }],
             metrics: vec![("correct", correct)],
+            predictions: Some(squares.flatten::<1>(0, 1)),
         }
     }
 }

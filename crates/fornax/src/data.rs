@@ -2,9 +2,8 @@ use std::{io::Write, path::PathBuf};
 
 use fornax_cli::load;
 use fornax_data::{
-    BatchSource, Split,
+    Split,
     dataset::{self, Local, Places},
-    inspect,
 };
 
 #[derive(clap::Subcommand, Debug)]
@@ -73,18 +72,8 @@ fn get(name: &str) -> anyhow::Result<()> {
 }
 
 fn show(args: &Inspect) -> anyhow::Result<()> {
-    let config = load::<gpt_lm::Config>(args.config.as_deref(), gpt_lm::DEFAULT_CONFIG, &args.overrides)?.config;
-    config.validate()?;
-    let data = gpt_lm::Data::open(&config, None)?;
-    let (split, batches) = if args.valid {
-        (Split::Valid, data.valid.micro_batches(args.step % data.valid.steps_per_epoch())?)
-    } else {
-        (Split::Train, data.train.micro_batches(args.step)?)
-    };
+    let split = if args.valid { Split::Valid } else { Split::Train };
     let mut out = std::io::stdout().lock();
-    for (index, batch) in batches.iter().enumerate() {
-        writeln!(out, "{split}, step {}, micro-batch {index}: {} rows", args.step, batch.batch)?;
-        write!(out, "{}", inspect::render(batch, &data.tokenizer, args.rows))?;
-    }
-    Ok(())
+    let config = load(args.config.as_deref(), gpt_lm::DEFAULT_CONFIG, &args.overrides)?.config;
+    gpt_lm::inspect(&config, split, args.step, args.rows, &mut out)
 }

@@ -4,7 +4,7 @@ use anyhow::Context;
 use fornax_backend::OpenDevice;
 use fornax_cli::Ending;
 use fornax_models::Gpt2;
-use fornax_train::{Bench, BenchStep, Learner};
+use fornax_train::{Bench, Learner};
 
 use crate::{Data, NextToken};
 
@@ -29,11 +29,9 @@ pub(crate) fn run(
         peak_flops: device.peak_flops(learner.precision()),
     };
     let mut batches = data.loader(0..(WARMUP + steps) as u64)?;
-    let report = bench.run(|step| {
+    let report = bench.run_learner(&mut learner, &NextToken, |_| {
         let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
-        let stats = learner.train_step(step, &micro_batches, &NextToken)?;
-        let window = learner.take_window()?.context("a step was made but not counted")?;
-        anyhow::Ok(BenchStep { loss: window.loss, tokens: usize::try_from(stats.tokens)? })
+        anyhow::Ok(micro_batches)
     })?;
     writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
     Ok(Ending::Done)

@@ -1,6 +1,6 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use fornax_cli::model_folder;
+use fornax_cli::ModelTable;
 use fornax_data::{DataConfig, TokenizerConfig};
 use fornax_models::Gpt2Config;
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
@@ -58,15 +58,6 @@ impl Config {
         self.eval.validate()?;
         self.checkpoint.validate()
     }
-
-    /// The tokenizer of the checkpoint that training starts from, unless the config names another.
-    pub fn tokenizer_config(&self) -> TokenizerConfig {
-        let mut tokenizer = self.tokenizer.clone();
-        if let Some(folder) = self.model.from.as_deref().filter(|_| tokenizer.from.is_none()) {
-            tokenizer.from = Some(model_folder(folder).display().to_string());
-        }
-        tokenizer
-    }
 }
 
 /// `[model]`.
@@ -117,6 +108,16 @@ impl Default for ModelConfig {
             // As the published GPT-2, so that `transformers` needs no padding with zeros.
             bias: true,
         }
+    }
+}
+
+impl ModelTable for ModelConfig {
+    fn from_folder(&self) -> Option<&Path> {
+        self.from.as_deref()
+    }
+
+    fn with_sizes_of(&self, checkpoint: Self) -> Self {
+        Self { from: self.from.clone(), dropout: self.dropout, ..checkpoint }
     }
 }
 

@@ -32,8 +32,7 @@ impl Data {
     pub fn open(config: &Config, overfit: Option<usize>) -> Result<Self, DataError> {
         let cache = cache_folder();
         let splits = config.data.open()?;
-        let tokenizer_config = config.tokenizer_config();
-        let tokenizer = Tokenizer::prepare(&tokenizer_config, splits.train.as_ref(), &cache.join("tokenizers"))?;
+        let tokenizer = Tokenizer::prepare(&config.tokenizer, splits.train.as_ref(), &cache.join("tokenizers"))?;
         let store = |source| {
             TokenStore::build_or_open(source, &tokenizer, &cache.join("tokens"), &StoreOptions::default()).map(Arc::new)
         };

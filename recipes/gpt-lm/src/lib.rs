@@ -10,14 +10,14 @@ mod dry_run;
 mod sample;
 mod start;
 
-use std::{ffi::OsString, path::Path, process::ExitCode, sync::Arc};
+use std::{ffi::OsString, io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use clap::Parser;
 use fornax_backend::OpenDevice;
 use fornax_cli::{Ending, RunArgs, UsageContext, main_with};
-use fornax_data::{BatchSource, DataError, IGNORE_TARGET, TokenBatch, Tokenizer};
+use fornax_data::{BatchSource, DataError, IGNORE_TARGET, Split, TokenBatch, Tokenizer};
 use fornax_models::{Gpt2, hf};
 use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
 use fornax_train::{
@@ -65,7 +65,8 @@ impl Task<Gpt2> for NextToken {
         let targets = to_device(&batch.targets, batch, &device).flatten::<1>(0, 1);
         let CrossEntropy { sum, correct, .. } =
             cross_entropy_sum(logits.flatten::<2>(0, 1), targets, i64::from(IGNORE_TARGET));
-        Sums { terms: vec![Term { name: "loss", sum, weight: 1.0 }], metrics: vec![("correct", correct)] }
+        let terms = vec![Term { name: "loss", sum, weight: 1.0 }];
+        Sums { terms, metrics: vec![("correct", correct)], predictions: None }
     }
 }
 
@@ -154,6 +155,27 @@ fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunIn
         tokenizer: Some(data.tokenizer.to_json()?.into_bytes()),
         steps_per_epoch: Some(data.train.steps_per_epoch()),
     })
+}
+
+/// Writes the batches of one step of `split`, `rows` rows of each, as tables for people: ids, pieces, mask and targets.
+///
+/// # Errors
+///
+/// A config that can't be used, data that can't be had, and what `out` fails with.
+pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut impl Write) -> anyhow::Result<()> {
+    config.validate()?;
+    let (_, opening) = start::resolve(config, &Options::default())?;
+    let data = Data::open(&opening, None)?;
+    let batches = match split {
+        Split::Train => data.train.micro_batches(step)?,
+        Split::Valid => data.valid.micro_batches(step % data.valid.steps_per_epoch())?,
+        Split::Test => anyhow::bail!("{NAME} has no test split"),
+    };
+    for (index, batch) in batches.iter().enumerate() {
+        writeln!(out, "{split}, step {step}, micro-batch {index}: {} rows", batch.batch)?;
+        write!(out, "{}", fornax_data::inspect::render(batch, &data.tokenizer, rows))?;
+    }
+    Ok(())
 }
 
 /// A folder that `transformers`, `fornax generate` and `model.from` read.

@@ -1,62 +1,29 @@
-use std::path::Path;
-
-use anyhow::Context;
+use anyhow::Result;
 use burn::tensor::Device;
-use fornax_cli::model_folder;
+use fornax_cli::{model_folder, resolve_model};
 use fornax_data::Tokenizer;
 use fornax_models::{Gpt2, ModelError, hf};
-use fornax_train::{Checkpoints, Options, TrainError, open_config};
-use toml::Table;
+use fornax_train::Options;
 
 use crate::{Config, ModelConfig};
 
 /// The config of a run, whose sizes are those of the checkpoint that `model.from` names, and the config to open its data with,
-/// which names the tokenizer of the run's own folder where there is one. A run that is resumed finds both there, so the checkpoint
-/// may be gone.
-pub(crate) fn resolve(config: &Config, options: &Options) -> anyhow::Result<(Config, Config)> {
-    let Some(from) = &config.model.from else { return Ok((config.clone(), config.clone())) };
-    let run_dir = options.run_dir.as_deref().filter(|_| options.resume);
-    let stored = run_dir.and_then(stored_model).filter(|stored| stored.from == config.model.from);
-    let found = match &stored {
-        Some(stored) => stored.clone(),
-        None => ModelConfig::of(&hf::open_gpt2_config(&model_folder(from)).context("model.from")?),
-    };
-    let model = ModelConfig { from: config.model.from.clone(), dropout: config.model.dropout, ..found };
-    let replaced = replaced(&config.model, &model)?;
-    if !replaced.is_empty() {
-        tracing::info!("model.from = {}: {}", from.display(), replaced.join(", "));
-    }
-    let config = Config { model, ..config.clone() };
+/// which also names the tokenizer that goes with it.
+pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Config)> {
+    let start = resolve_model(&config.model, options, |folder| {
+        Ok::<_, ModelError>(ModelConfig::of(&hf::open_gpt2_config(folder)?))
+    })?;
+    let config = Config { model: start.model, ..config.clone() };
     let mut opening = config.clone();
-    if let Some(dir) = run_dir.filter(|dir| stored.is_some() && dir.join("tokenizer.json").is_file())
-        && config.tokenizer.from.is_none()
-    {
-        opening.tokenizer.from = Some(dir.display().to_string());
+    if let (Some(folder), None) = (start.tokenizer, &opening.tokenizer.from) {
+        opening.tokenizer.from = Some(folder.display().to_string());
     }
     Ok((config, opening))
 }
 
-/// `[model]` of the run in a folder.
-fn stored_model(run_dir: &Path) -> Option<ModelConfig> {
-    open_config(run_dir).ok()?.remove("model")?.try_into().ok()
-}
-
-/// The keys that have another value now, each with both.
-fn replaced(given: &ModelConfig, resolved: &ModelConfig) -> anyhow::Result<Vec<String>> {
-    let (given, resolved) = (Table::try_from(given)?, Table::try_from(resolved)?);
-    let changed = given.iter().filter(|(key, value)| resolved.get(*key) != Some(*value));
-    let text = |key: &str| resolved.get(key).map_or_else(|| "unset".to_owned(), ToString::to_string);
-    Ok(changed.map(|(key, value)| format!("model.{key} is {}, not {value}", text(key))).collect())
-}
-
 /// A model as the resolved `config` says, with weights of its own or of a checkpoint. The weights of a run that is resumed
 /// are in its own checkpoint, which replaces those that it gets here.
-pub(crate) fn init_model(
-    config: &Config,
-    options: &Options,
-    tokenizer: &Tokenizer,
-    device: &Device,
-) -> anyhow::Result<Gpt2> {
+pub(crate) fn init_model(config: &Config, options: &Options, tokenizer: &Tokenizer, device: &Device) -> Result<Gpt2> {
     let sizes = config.model.gpt2(tokenizer.vocab_size(), config.objective.seq_len);
     sizes.validate()?;
     let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason }.into());
@@ -69,27 +36,20 @@ pub(crate) fn init_model(
         return refuse("max_positions", sizes.max_positions, reason);
     }
     match &config.model.from {
-        Some(folder) if !has_checkpoint(options)? => {
+        Some(folder) if !options.has_checkpoint()? => {
             Ok(hf::load_gpt2(&model_folder(folder), device)?.0.with_dropout(sizes.dropout)?)
         }
         _ => Ok(sizes.init(config.train.seed, device)?),
     }
 }
 
-/// Whether a checkpoint will replace the first weights. One that can't be used ends the run.
-fn has_checkpoint(options: &Options) -> Result<bool, TrainError> {
-    match &options.run_dir {
-        Some(dir) if options.resume => Ok(!Checkpoints::of_run(dir).steps()?.is_empty()),
-        _ => Ok(false),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use fornax_backend::test_device;
     use fornax_models::Gpt2Config;
+    use toml::Table;
 
     use super::*;
 
@@ -139,16 +99,13 @@ mod tests {
         let (resolved, opening) = resolve(&config(folder.path()), &options(None)).unwrap();
         let expected = Gpt2Config { dropout: 0.05, ..sizes };
         assert_eq!(resolved.model.gpt2(1, 1), expected);
-        assert_eq!(opening.tokenizer_config().from, Some(folder.path().display().to_string()));
+        assert_eq!(opening.tokenizer.from, Some(folder.path().display().to_string()));
         assert_eq!(resolved.tokenizer.from, None);
         let model = init_model(&resolved, &options(None), &bytes(), &test_device()).unwrap();
         assert_eq!(model.config(), expected);
         // A config that was resolved before stays as it is.
         let (again, _) = resolve(&resolved, &options(None)).unwrap();
         assert_eq!(Table::try_from(&again).unwrap(), Table::try_from(&resolved).unwrap());
-        let replaced = replaced(&config(folder.path()).model, &resolved.model).unwrap();
-        let named = ["hidden_size is 12, not 64", "num_heads is 2, not 12", "num_layers is 1, not 12"];
-        assert_eq!(replaced, named.map(|text| format!("model.{text}")));
     }
 
     #[test]
@@ -174,11 +131,6 @@ mod tests {
         let (resumed, opening) = resolve(&given, &options(Some(run.path()))).unwrap();
         assert_eq!(Table::try_from(&resumed).unwrap(), Table::try_from(&resolved).unwrap());
         assert_eq!(opening.tokenizer.from, Some(run.path().display().to_string()));
-        // Another checkpoint than the run began with is looked for.
-        let mut other = given;
-        other.model.from = Some(PathBuf::from("nowhere"));
-        assert!(resolve(&other, &options(Some(run.path()))).is_err());
-
         let start = |resumed: &Config| init_model(resumed, &options(Some(run.path())), &bytes(), &test_device());
         assert!(start(&resumed).is_err(), "without a checkpoint it begins anew, for which the weights are needed");
         std::fs::create_dir_all(run.path().join("checkpoints/step-000001")).unwrap();
