@@ -44,8 +44,8 @@ impl<M> Run<M> {
             steps: state.step,
             epochs: self.info.steps_per_epoch.map(|steps| state.step as f64 / steps.max(1) as f64),
             tokens: state.tokens,
-            seconds: self.clock.elapsed().as_secs_f64(),
-            tokens_per_second: state.tokens as f64 / state.train_seconds.max(f64::MIN_POSITIVE),
+            seconds: thousandths(self.clock.elapsed().as_secs_f64()),
+            tokens_per_second: thousandths(state.tokens as f64 / state.train_seconds.max(f64::MIN_POSITIVE)),
             peak_memory_bytes: peak_memory_bytes(),
             interrupted: !ended && self.interrupt.requested(),
             stopped_early: state.step < self.max_steps && self.stopped_early(),
@@ -173,4 +173,9 @@ impl<M> Drop for Run<M> {
     fn drop(&mut self) {
         self.close_with(format!("ended by an error after step {}", self.state.step));
     }
+}
+
+/// To three decimals: as exact as a time is, and short enough that JSON gives it back bit for bit.
+fn thousandths(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
 }
