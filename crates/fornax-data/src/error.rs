@@ -169,6 +169,12 @@ pub enum DataError {
         /// What is in the way.
         reason: String,
     },
+    /// A tokenizer lacks a token that an objective or a model is made of.
+    #[error("the tokenizer has no token {} (or {})", names[0], names[1])]
+    MissingSpecialToken {
+        /// What BERT's family and what RoBERTa's calls it.
+        names: [&'static str; 2],
+    },
     /// A text has a character for which there is no token.
     #[error("{document}the character {character:?} (U+{code:04X}) is not in the tokenizer's vocabulary", document = prefix(document), code = u32::from(*character))]
     UnknownCharacter {
@@ -282,6 +288,9 @@ impl DataError {
             Self::CrateChanged { path, .. } => {
                 Some(format!("delete {} and run `cargo fetch` in the workspace", path.display()))
             }
+            Self::MissingSpecialToken { .. } => Some(
+                "take `tokenizer.kind = \"wordpiece\"`, or the tokenizer of a BERT or RoBERTa model as `tokenizer.from`".into(),
+            ),
             Self::UnknownCharacter { .. } => Some(
                 "train the tokenizer on a text that has it, or take `kind = \"byte\"` or `kind = \"byte-bpe\"`".into(),
             ),

@@ -25,4 +25,4 @@ pub use plan::{BatchPlan, DrawnPlan, FirstSteps, SequentialPlan, ShuffledPlan, S
 pub use sampler::{Order, Sampler};
 pub use source::{Document, Part, Source, Split, Splits};
 pub use store::{StoreOptions, TokenStore};
-pub use tokenizer::{TextStream, Tokenizer, TokenizerConfig, TokenizerKind};
+pub use tokenizer::{SpecialToken, TextStream, Tokenizer, TokenizerConfig, TokenizerKind};

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::BPE;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Model};
 
 use super::subwords::{BERT_SPECIALS, bert_pipeline, byte_level_pipeline};
@@ -12,7 +13,7 @@ use crate::DataError;
 impl Tokenizer {
     /// Opens a tokenizer: a file, or a folder with one of
     /// - `tokenizer.json` (Hugging Face, any kind; also a run folder),
-    /// - `vocab.json` and `merges.txt` (GPT-2), also with a common prefix as in `gpt2-vocab.json` and `gpt2-merges.txt`,
+    /// - `vocab.json` and `merges.txt` (GPT-2; RoBERTa if there is a `<mask>`), also with a common prefix as in `gpt2-vocab.json` and `gpt2-merges.txt`,
     /// - `vocab.txt` (BERT; taken as cased if a token has an upper-case letter).
     ///
     /// Padding, truncation and BPE dropout that the file asks for are switched off.
@@ -64,9 +65,21 @@ fn partner(file: &Path, ending: &str, other: &str) -> Result<PathBuf, DataError>
     Ok(partner)
 }
 
+/// GPT-2, or RoBERTa if the vocabulary has a `<mask>`.
 fn gpt2(vocab: &Path, merges: &Path) -> tokenizers::Result<tokenizers::Tokenizer> {
     let model = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()?;
-    let has_end = model.token_to_id(END_OF_TEXT).is_some();
+    let id = |token: &str| model.token_to_id(token);
+    if let (Some(cls), Some(sep), Some(_)) = (id("<s>"), id("</s>"), id("<mask>")) {
+        let around = RobertaProcessing::new(("</s>".into(), sep), ("<s>".into(), cls)).add_prefix_space(false);
+        let mut pipeline = byte_level_pipeline(model);
+        pipeline.with_post_processor(Some(around));
+        let specials = ["<s>", "<pad>", "</s>", "<unk>"].map(|token| AddedToken::from(token, true));
+        // The space before a hidden word is a part of the word.
+        let mask = AddedToken::from("<mask>", true).lstrip(true);
+        pipeline.add_special_tokens(specials.into_iter().chain([mask]))?;
+        return Ok(pipeline);
+    }
+    let has_end = id(END_OF_TEXT).is_some();
     let mut pipeline = byte_level_pipeline(model);
     pipeline.with_post_processor(Some(ByteLevel::new(true, false, true)));
     pipeline.add_special_tokens(has_end.then(|| AddedToken::from(END_OF_TEXT, true)))?;

@@ -3,6 +3,7 @@
 mod cache;
 mod config;
 mod load;
+mod pieces;
 mod subwords;
 mod table;
 mod text_stream;
@@ -18,6 +19,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
 pub use config::{TokenizerConfig, TokenizerKind};
+pub use pieces::SpecialToken;
 pub use text_stream::TextStream;
 
 use crate::{DataError, chunks, files};
@@ -156,22 +158,20 @@ impl Tokenizer {
         files::write_atomic(path, self.to_json()?.as_bytes())
     }
 
-    /// Writes `tokenizer.json` and the `tokenizer_config.json` by which `transformers` reads it, into a folder of a model for
-    /// sequences of `max_positions` tokens.
+    /// Writes `tokenizer.json` and the `tokenizer_config.json` by which `transformers` reads it, special tokens by their part
+    /// included, into a folder of a model for sequences of `max_positions` tokens.
     ///
     /// # Errors
     ///
     /// If a file can't be written.
     pub fn save_pretrained(&self, folder: &Path, max_positions: usize) -> Result<(), DataError> {
         self.save(&folder.join("tokenizer.json"))?;
-        let end_of_text = self.end_of_text_id().and_then(|id| self.id_to_token(id));
-        let config = serde_json::json!({
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": max_positions,
-            "clean_up_tokenization_spaces": false,
-            "eos_token": end_of_text,
-        });
-        files::write_atomic(&folder.join("tokenizer_config.json"), format!("{config:#}\n").as_bytes())
+        let mut config = self.pretrained_config();
+        config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
+        config.insert("model_max_length".into(), max_positions.into());
+        config.insert("clean_up_tokenization_spaces".into(), false.into());
+        let json = serde_json::Value::Object(config);
+        files::write_atomic(&folder.join("tokenizer_config.json"), format!("{json:#}\n").as_bytes())
     }
 
     /// The text of `tokenizer.json`.
@@ -220,5 +220,7 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+#[cfg(test)]
+pub(crate) use pieces::tests as pieces_tests;
 #[cfg(test)]
 mod tests;

@@ -97,7 +97,7 @@ fn every_character() -> Option<Split> {
 }
 
 /// How byte-level tokenizers spell a byte (GPT-2's `bytes_to_unicode`): visible Latin-1 as itself, the others in order from U+0100 on.
-fn byte_character(byte: u8) -> char {
+pub(super) fn byte_character(byte: u8) -> char {
     let visible = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if visible(byte) {
         return char::from(byte);

@@ -307,6 +307,11 @@ fn published_tokenizers_give_their_published_ids() {
     }
     let uncased = Tokenizer::open(&folder.join("bert-base-uncased-vocab.txt")).unwrap();
     assert_eq!(uncased.encode("Hello, world!").unwrap(), [7592, 1010, 2088, 999]);
+    use SpecialToken::{Cls, Mask, Pad, Sep, Unknown};
+    assert_eq!([Cls, Sep, Pad, Mask, Unknown].map(|token| uncased.special_id(token).unwrap()), [101, 102, 0, 103, 100]);
+    let lines = std::fs::read_to_string(folder.join("bert-base-uncased-vocab.txt")).unwrap();
+    let continues: Vec<bool> = lines.lines().map(|line| line.starts_with("##")).collect();
+    assert_eq!(uncased.continues_word().unwrap(), continues);
     let cased = Tokenizer::open(&folder.join("bert-base-cased-vocab.txt")).unwrap();
     assert_eq!(cased.encode("Hello, world!").unwrap(), [8667, 117, 1362, 106]);
     let neox = Tokenizer::open(&folder.join("gpt-neox-20B_tokenizer.json")).unwrap();
