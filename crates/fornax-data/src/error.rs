@@ -227,6 +227,20 @@ pub enum DataError {
         /// Positions of a block.
         seq_len: usize,
     },
+    /// There are no two sentences to make a pair of.
+    #[error(
+        "the corpus ({corpus}) has {documents} documents of {shortest} tokens or more, but sentence pairs need {needed}"
+    )]
+    TooFewDocuments {
+        /// The text.
+        corpus: String,
+        /// Documents that are long enough.
+        documents: u64,
+        /// Tokens of a document that is long enough.
+        shortest: u64,
+        /// Documents that it takes.
+        needed: u64,
+    },
     /// A step takes more examples than there are.
     #[error(
         "one step takes {step} examples (micro_batch_size {micro_batch_size} x gradient_accumulation {gradient_accumulation}), \
@@ -299,6 +313,10 @@ impl DataError {
             }
             Self::NewerFormat { .. } => Some("update Fornax, or take another cache folder".into()),
             Self::CorpusTooShort { .. } => Some("take more text or a smaller objective.seq_len".into()),
+            Self::TooFewDocuments { .. } => Some(
+                "give the text as several documents (files, records), or take masked language modelling without sentence pairs"
+                    .into(),
+            ),
             Self::TooFewExamples { .. } => {
                 Some("lower train.micro_batch_size or train.gradient_accumulation, or take more data".into())
             }

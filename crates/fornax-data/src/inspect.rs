@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::batch::{IGNORE_TARGET, TokenBatch};
-use crate::tokenizer::Tokenizer;
+use crate::masked_batch::MaskedBatch;
+use crate::tokenizer::{SpecialToken, Tokenizer};
 
 /// Writes the first `rows` rows of a batch as a table: position, id, piece, whether the position counts in the loss, and its target
 /// with its piece, side by side. For people who want to see what a model is really fed.
@@ -19,18 +20,72 @@ pub fn render(batch: &TokenBatch, tokenizer: &Tokenizer, rows: usize) -> String 
             "row {row}, example {}: {} positions, {counted} targets",
             batch.examples[row], batch.seq_len
         );
-        let pieces: Vec<String> = input_ids.iter().map(|&id| piece(tokenizer, id)).collect();
-        let width = pieces.iter().map(|piece| piece.chars().count()).max().unwrap_or(0).max("piece".len());
-        let _ = writeln!(text, "{:>5} {:>7}  {:<width$}  mask  {:>7}  piece", "pos", "id", "piece", "target");
-        for (position, (id, target)) in input_ids.iter().zip(targets).enumerate() {
-            let counts = *target != IGNORE_TARGET;
-            let (mask, target_piece) = if counts { (1, piece(tokenizer, *target)) } else { (0, String::new()) };
-            let line =
-                format!("{position:>5} {id:>7}  {:<width$}  {mask:>4}  {target:>7}  {target_piece}", pieces[position]);
-            let _ = writeln!(text, "{}", line.trim_end());
-        }
+        write_table(&mut text, tokenizer, input_ids, targets, "mask", |position| {
+            u8::from(targets[position] != IGNORE_TARGET).to_string()
+        });
     }
     text
+}
+
+/// Writes the first `rows` rows of a batch of masked language modelling as a table: position, id, piece, token type, what was put
+/// there (the mask token, a random token, or the token that was there, kept), and the target with its piece. A row's first line
+/// has its sentence label, if there is one; of its padding only the length is shown.
+pub fn render_masked(batch: &MaskedBatch, tokenizer: &Tokenizer, rows: usize) -> String {
+    let mask = tokenizer.special_id(SpecialToken::Mask).ok().map(|id| id as i32);
+    let mut text = String::new();
+    for row in 0..batch.batch.min(rows) {
+        let length = batch.lengths[row] as usize;
+        let range = row * batch.seq_len..row * batch.seq_len + length;
+        let (input_ids, targets) = (&batch.input_ids[range.clone()], &batch.targets[range.clone()]);
+        let types = &batch.token_type_ids[range];
+        let counted = targets.iter().filter(|&&target| target != IGNORE_TARGET).count();
+        let label = match batch.sentence_labels.as_ref().map(|labels| labels[row]) {
+            Some(0) => ", sentence label 0 (B follows A)",
+            Some(_) => ", sentence label 1 (B does not follow A)",
+            None => "",
+        };
+        let _ = writeln!(
+            text,
+            "row {row}, example {}: {length} tokens, {} of padding, {counted} targets{label}",
+            batch.examples[row],
+            batch.seq_len - length
+        );
+        write_table(&mut text, tokenizer, input_ids, targets, "type  put   ", |position| {
+            let put = match targets[position] {
+                IGNORE_TARGET => "",
+                _ if Some(input_ids[position]) == mask => "mask",
+                target if target == input_ids[position] => "kept",
+                _ => "random",
+            };
+            format!("{:>4}  {put:<6}", types[position])
+        });
+    }
+    text
+}
+
+/// Writes the table of one row, with a column (or several) of its own between the piece and the target: its heading, and what stands
+/// there for each position.
+fn write_table(
+    text: &mut String,
+    tokenizer: &Tokenizer,
+    input_ids: &[i32],
+    targets: &[i32],
+    heading: &str,
+    cell: impl Fn(usize) -> String,
+) {
+    let pieces: Vec<String> = input_ids.iter().map(|&id| piece(tokenizer, id)).collect();
+    let width = pieces.iter().map(|piece| piece.chars().count()).max().unwrap_or(0).max("piece".len());
+    let column = heading.len();
+    let _ = writeln!(text, "{:>5} {:>7}  {:<width$}  {heading}  {:>7}  piece", "pos", "id", "piece", "target");
+    for (position, (id, target)) in input_ids.iter().zip(targets).enumerate() {
+        let target_piece = if *target == IGNORE_TARGET { String::new() } else { piece(tokenizer, *target) };
+        let cell = cell(position);
+        let line = format!(
+            "{position:>5} {id:>7}  {:<width$}  {cell:>column$}  {target:>7}  {target_piece}",
+            pieces[position]
+        );
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
 }
 
 /// The text of a token in quotes; its name in the vocabulary where it is no text by itself (a part of a character).
@@ -46,6 +101,10 @@ fn piece(tokenizer: &Tokenizer, id: i32) -> String {
 mod tests {
     use super::*;
     use crate::blocks::{Blocks, Tail};
+    use crate::masked_batch::MaskedExamples;
+    use crate::masked_blocks::MaskedBlocks;
+    use crate::masking::{Masking, MaskingConfig};
+    use crate::sentence_pairs::{PairKind, SentencePairs};
     use crate::store::tests::memory;
     use crate::store::{StoreOptions, TokenStore};
     use crate::tokenizer::{TokenizerConfig, TokenizerKind};
@@ -59,5 +118,37 @@ mod tests {
         let store = TokenStore::build_or_open(&source, &tokenizer, dir.path(), &StoreOptions::default()).unwrap();
         let blocks = Blocks::contiguous(store.into(), 8, Tail::Pad).unwrap();
         insta::assert_snapshot!(render(&blocks.batch(&[0, 1]), &tokenizer, 2));
+    }
+
+    /// Documents, their WordPiece tokenizer, and a masking that shows words as a whole and every kind of replacement.
+    fn masked_text() -> (tempfile::TempDir, std::sync::Arc<TokenStore>, Tokenizer, Masking) {
+        let source =
+            memory(&["The lowest of the low came lower and lower.", "Newer news is never the newest news, they say."]);
+        let config = TokenizerConfig { kind: TokenizerKind::Wordpiece, vocab_size: 60, ..TokenizerConfig::default() };
+        let tokenizer = Tokenizer::train(&config, &source).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let store = TokenStore::build_or_open(&source, &tokenizer, dir.path(), &StoreOptions::default()).unwrap();
+        let config = MaskingConfig { rate: 0.3, mask_share: 0.5, random_share: 0.25, whole_words: true };
+        let masking = Masking::new(config, &tokenizer, 1).unwrap();
+        (dir, store.into(), tokenizer, masking)
+    }
+
+    #[test]
+    fn a_masked_batch_shows_what_was_put() {
+        let (_dir, store, tokenizer, masking) = masked_text();
+        let blocks = MaskedBlocks::new(store, masking, 24, Tail::Pad).unwrap();
+        let last = blocks.example_count() - 1;
+        insta::assert_snapshot!(render_masked(&blocks.batch(&[0, last], Some(0)), &tokenizer, 2));
+    }
+
+    #[test]
+    fn sentence_pairs_show_their_labels() {
+        let (_dir, store, tokenizer, masking) = masked_text();
+        let pairs = SentencePairs::new(store, PairKind::NextSentence, masking, 24).unwrap();
+        let all: Vec<u64> = (0..pairs.example_count()).collect();
+        let batch = pairs.batch(&all, Some(0));
+        let labels = batch.sentence_labels.as_ref().unwrap();
+        assert!(labels[..2].contains(&0) && labels[..2].contains(&1), "choose a seed that shows both: {labels:?}");
+        insta::assert_snapshot!(render_masked(&batch, &tokenizer, 2));
     }
 }

@@ -20,6 +20,11 @@ pub(crate) fn below(hash: u64, bound: u64) -> u64 {
     ((u128::from(hash) * u128::from(bound)) >> 64) as u64
 }
 
+/// Maps a 64-bit hash to a number from 0 up to but without 1, in steps of 2^-53.
+pub(crate) fn unit(hash: u64) -> f64 {
+    (hash >> 11) as f64 / (1u64 << 53) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -40,5 +45,11 @@ mod tests {
         }
         // Each count has a standard deviation of 30 around 1,000.
         assert!(counts.iter().all(|&count| (850..1150).contains(&count)), "{counts:?}");
+    }
+
+    #[test]
+    fn units_reach_from_0_to_just_below_1() {
+        assert_eq!((unit(0), unit(1 << 63)), (0.0, 0.5));
+        assert!(unit(u64::MAX) < 1.0 && unit(u64::MAX) > 1.0 - 1e-15);
     }
 }
