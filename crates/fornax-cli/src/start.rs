@@ -10,7 +10,7 @@ use crate::model_folder;
 /// A `[model]` table that may name a checkpoint to start from.
 pub trait ModelTable: Clone + Serialize + DeserializeOwned {
     /// The folder of the checkpoint: the key `from`.
-    fn from_folder(&self) -> Option<&Path>;
+    fn checkpoint_folder(&self) -> Option<&Path>;
 
     /// This table with the sizes of `checkpoint`; `from`, and what belongs to a training rather than to a model, stay.
     #[must_use]
@@ -42,10 +42,10 @@ pub fn resolve_model<T: ModelTable, E>(
 where
     Result<T, E>: Context<T, E>,
 {
-    let Some(from) = given.from_folder() else { return Ok(Start { model: given.clone(), tokenizer: None }) };
+    let Some(from) = given.checkpoint_folder() else { return Ok(Start { model: given.clone(), tokenizer: None }) };
     let folder = model_folder(from);
     let run_dir = options.run_dir.as_deref().filter(|_| options.resume);
-    let stored = run_dir.and_then(stored_model::<T>).filter(|stored| stored.from_folder() == Some(from));
+    let stored = run_dir.and_then(stored_model::<T>).filter(|stored| stored.checkpoint_folder() == Some(from));
     let own = run_dir.filter(|dir| stored.is_some() && dir.join("tokenizer.json").is_file());
     let tokenizer = Some(own.map_or_else(|| folder.clone(), Path::to_owned));
     let sizes = match stored {
@@ -90,7 +90,7 @@ mod tests {
     }
 
     impl ModelTable for Model {
-        fn from_folder(&self) -> Option<&Path> {
+        fn checkpoint_folder(&self) -> Option<&Path> {
             self.from.as_deref()
         }
 

@@ -112,7 +112,7 @@ impl Default for ModelConfig {
 }
 
 impl ModelTable for ModelConfig {
-    fn from_folder(&self) -> Option<&Path> {
+    fn checkpoint_folder(&self) -> Option<&Path> {
         self.from.as_deref()
     }
 
