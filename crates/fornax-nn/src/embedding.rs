@@ -28,7 +28,7 @@ impl Embedding {
         embedding(self.weight.val(), ids)
     }
 
-    /// The vectors of ids `0..len`, for positions; cheaper than looking them up.
+    /// The vectors of ids `first..first + len`, for positions; cheaper than looking them up.
     ///
     /// # Shapes
     ///
@@ -36,21 +36,71 @@ impl Embedding {
     ///
     /// # Panics
     ///
-    /// When the table has fewer than `len` vectors.
-    pub fn first(&self, len: usize) -> Tensor<3> {
+    /// When the table has fewer than `first + len` vectors.
+    pub fn range(&self, first: usize, len: usize) -> Tensor<3> {
         let weight = self.weight.val();
-        assert!(len <= weight.dims()[0], "embedding: {len} positions of {}", weight.dims()[0]);
-        weight.narrow(0, 0, len).unsqueeze()
+        let rows = weight.dims()[0];
+        assert!(first + len <= rows, "embedding: {len} positions from {first} on, of {rows}");
+        weight.narrow(0, first, len).unsqueeze()
     }
 
-    /// Scores of every token by the same table (Press and Wolf 2017), computed in [`Context::precision`].
+    /// Scores of every token by the same table (Press and Wolf 2017), plus `bias`, computed in [`Context::precision`].
     ///
     /// The head shares this one parameter; a copy of it would go stale, as an optimizer updates the first it visits.
     ///
     /// # Shapes
     ///
-    /// `[batch, seq, hidden_size]` to `[batch, seq, vocab_size]`
-    pub fn logits(&self, hidden: Tensor<3>, context: &Context) -> Tensor<3> {
-        linear(hidden, self.weight.val().transpose(), None, context)
+    /// - `hidden`: `[..., hidden_size]`
+    /// - `bias`: `[vocab_size]`
+    /// - result: `[..., vocab_size]`
+    pub fn logits<const D: usize>(&self, hidden: Tensor<D>, bias: Option<Tensor<1>>, context: &Context) -> Tensor<D> {
+        linear(hidden, self.weight.val().transpose(), bias, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fornax_backend::{Precision, test_device};
+
+    use super::*;
+    use crate::{Init, initialise};
+
+    fn table() -> Embedding {
+        initialise(Embedding::new(7, 3, &test_device()), 1, |_, _| Init::Normal { mean: 0.0, std: 1.0 })
+    }
+
+    fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn a_range_is_what_looking_its_ids_up_gives() {
+        let table = table();
+        let ids = Tensor::<1, Int>::arange(2..6, &test_device()).unsqueeze();
+        let range = table.range(2, 4);
+        assert_eq!(range.dims(), [1, 4, 3]);
+        assert_eq!(values(range), values(table.forward(ids)));
+    }
+
+    #[test]
+    #[should_panic(expected = "4 positions from 4 on, of 7")]
+    fn a_range_beyond_the_table_is_refused() {
+        table().range(4, 4);
+    }
+
+    #[test]
+    fn logits_are_products_with_the_rows_plus_the_bias() {
+        let (table, context) = (table(), Context::evaluation(Precision::F32));
+        let bias: Tensor<1> = Tensor::<1, Int>::arange(0..7, &test_device()).float();
+        let hidden = table.weight.val().narrow(0, 1, 2);
+        let logits = table.logits(hidden.clone(), Some(bias), &context);
+        assert_eq!(logits.dims(), [2, 7]);
+        let (rows, found) = (values(table.weight.val()), values(logits));
+        for (row, hidden) in values(hidden).chunks(3).enumerate() {
+            for token in 0..7 {
+                let product: f32 = (0..3).map(|i| hidden[i] * rows[token * 3 + i]).sum();
+                assert!((found[row * 7 + token] - product - token as f32).abs() < 1e-5);
+            }
+        }
     }
 }

@@ -1,18 +1,22 @@
 use burn::{
     module::Module,
-    tensor::{Device, Tensor},
+    tensor::{Device, Tensor, activation},
 };
 use fornax_ops::{Context, gelu, gelu_tanh};
 
 use crate::Linear;
 
-/// The nonlinearity of a [`FeedForward`].
+/// A nonlinearity, such as that of a [`FeedForward`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// The exact GELU.
     Gelu,
     /// Its tanh approximation.
     GeluTanh,
+    /// `max(x, 0)`
+    Relu,
+    /// The hyperbolic tangent.
+    Tanh,
 }
 
 impl Activation {
@@ -21,6 +25,8 @@ impl Activation {
         match self {
             Self::Gelu => gelu(x),
             Self::GeluTanh => gelu_tanh(x),
+            Self::Relu => activation::relu(x),
+            Self::Tanh => activation::tanh(x),
         }
     }
 }
@@ -58,5 +64,33 @@ impl FeedForward {
     pub fn forward<const D: usize>(&self, x: Tensor<D>, context: &Context) -> Tensor<D> {
         let intermediate = self.activation.apply(self.up.forward(x, context));
         self.down.forward(intermediate, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+    use fornax_backend::test_device;
+
+    use super::*;
+
+    /// Values and slopes on both sides of zero.
+    #[test]
+    fn relu_and_tanh_are_the_functions_of_that_name() {
+        let points = [-3.0, -0.7, 0.2, 1.9];
+        let cases: [(Activation, fn(f64) -> f64, fn(f64) -> f64); 2] = [
+            (Activation::Relu, |x| x.max(0.0), |x| f64::from(u8::from(x > 0.0))),
+            (Activation::Tanh, f64::tanh, |x| x.cosh().powi(-2)),
+        ];
+        for (activation, function, slope) in cases {
+            let device = test_device().autodiff();
+            let x = Tensor::<1>::from_data(TensorData::from(points), &device).require_grad();
+            let y = activation.apply(x.clone());
+            let slopes = x.grad(&y.clone().sum().backward()).unwrap();
+            for (found, wanted) in [(y.into_data(), points.map(function)), (slopes.into_data(), points.map(slope))] {
+                let error = found.iter::<f64>().zip(wanted).fold(0.0_f64, |m, (a, b)| m.max((a - b).abs()));
+                assert!(error < 1e-6, "{activation:?}: {error}");
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ mod embedding;
 mod feed_forward;
 mod initialise;
 mod linear;
+mod multi_head_attention;
 mod norm;
 mod parameters;
 
@@ -20,5 +21,6 @@ pub use embedding::Embedding;
 pub use feed_forward::{Activation, FeedForward};
 pub use initialise::{Init, initialise};
 pub use linear::Linear;
+pub use multi_head_attention::MultiHeadAttention;
 pub use norm::{LayerNorm, RmsNorm};
-pub use parameters::{ParameterInfo, parameters};
+pub use parameters::{ParameterInfo, constant, parameters};

@@ -91,7 +91,7 @@ pub(crate) fn id_of(path: &str) -> ParamId {
 }
 
 /// A trainable parameter that is made, filled with `value`, when it is first read.
-pub(crate) fn constant<const D: usize>(shape: [usize; D], value: f64, device: &Device) -> Param<Tensor<D>> {
+pub fn constant<const D: usize>(shape: [usize; D], value: f64, device: &Device) -> Param<Tensor<D>> {
     Param::uninitialized(
         ParamId::new(),
         move |device, require_grad| {
