@@ -20,6 +20,13 @@ pub enum ModelError {
         reason: String,
     },
 
+    /// Names of classes that a classifier can't have.
+    #[error("labels: {reason}")]
+    Labels {
+        /// What is wrong with them.
+        reason: String,
+    },
+
     /// A file or folder can't be read or written.
     #[error("{}: {source}", path.display())]
     Io {

@@ -6,7 +6,7 @@ use fornax_nn::{Activation, Embedding, FeedForward, Init, KvCache, LayerNorm, Se
 use fornax_ops::{AttentionMask, Context, dropout};
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelError, generate::CausalLm};
+use crate::{ModelError, generate::CausalLm, validate};
 
 /// The sizes of a [`Gpt2`]. The default is the published 124M model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,32 +56,17 @@ impl Gpt2Config {
     ///
     /// [`ModelError::Config`] with the first key whose value doesn't.
     pub fn validate(&self) -> Result<(), ModelError> {
-        let refuse = |key, value: &dyn std::fmt::Display, reason: String| {
-            Err(ModelError::Config { key, value: value.to_string(), reason })
-        };
-        for (key, value) in [
+        validate::sizes([
             ("vocab_size", self.vocab_size),
             ("max_positions", self.max_positions),
             ("hidden_size", self.hidden_size),
             ("num_layers", self.num_layers),
             ("num_heads", self.num_heads),
             ("intermediate_size", self.intermediate_size()),
-        ] {
-            if value == 0 {
-                return refuse(key, &value, "must be at least 1".to_owned());
-            }
-        }
-        if !self.hidden_size.is_multiple_of(self.num_heads) {
-            let reason = format!("must be a multiple of model.num_heads = {}", self.num_heads);
-            return refuse("hidden_size", &self.hidden_size, reason);
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return refuse("dropout", &self.dropout, "must be at least 0 and below 1".to_owned());
-        }
-        if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {
-            return refuse("norm_eps", &self.norm_eps, "must be above 0".to_owned());
-        }
-        Ok(())
+        ])?;
+        validate::heads(self.hidden_size, self.num_heads)?;
+        validate::dropout("dropout", self.dropout)?;
+        validate::norm_eps(self.norm_eps)
     }
 
     /// Inner width of the feed-forward layers.
@@ -259,7 +244,7 @@ impl Gpt2 {
     /// When the sequence is longer than `max_positions`.
     pub fn hidden(&self, input_ids: Tensor<2, Int>, mask: &AttentionMask, context: &Context) -> Tensor<3> {
         let [batch, seq] = input_ids.dims();
-        let embedded = self.token_embedding.forward(input_ids) + self.position_embedding.first(seq);
+        let embedded = self.token_embedding.forward(input_ids) + self.position_embedding.range(0, seq);
         let mask = mask.shared(true, batch, seq, seq, &embedded.device());
         let mut hidden = dropout(embedded, self.config.dropout, &context.child(0));
         for (block, index) in self.blocks.iter().zip(1..) {
@@ -274,7 +259,7 @@ impl Gpt2 {
     ///
     /// `[batch, seq, hidden_size]` to `[batch, seq, vocab_size]`
     pub fn logits(&self, hidden: Tensor<3>, context: &Context) -> Tensor<3> {
-        self.token_embedding.logits(hidden, context)
+        self.token_embedding.logits(hidden, None, context)
     }
 
     /// [`forward`](Self::forward) of new tokens only, which also attend to those that the caches, one a block, have seen.

@@ -1,10 +1,17 @@
 //! Models of Fornax, their Hugging Face checkpoints and text generation.
 
+mod bert;
 mod error;
 mod gpt2;
+mod validate;
 
 pub mod generate;
 pub mod hf;
 
+pub use bert::{
+    Bert, BertBlock, BertConfig, BertFamily, BertForMaskedLm, BertForPreTraining, BertForSequenceClassification,
+    ClassificationHead, ClassifierConfig, MlmHead, Pooling, mean_pool,
+};
+pub(crate) use bert::with_new_head;
 pub use error::ModelError;
 pub use gpt2::{Gpt2, Gpt2Block, Gpt2Config};

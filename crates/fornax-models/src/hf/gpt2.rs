@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::{
-    Archive, CONFIG, ConfigFile, Layout, LoadReport, TensorTable,
+    Archive, CONFIG, ConfigFile, Entry, Layout, LoadReport, TensorTable,
     write::{write_beside, write_safetensors},
 };
 use crate::{Gpt2, Gpt2Config, ModelError};
@@ -35,13 +35,7 @@ pub fn load_gpt2(dir: &Path, device: &Device) -> Result<(Gpt2, LoadReport), Mode
     let config = open_gpt2_config(dir)?;
     let archive = Archive::open(dir)?;
     let (model, report) = gpt2_table(&config).load(Gpt2::zeros(&config, device), &archive)?;
-    tracing::info!(
-        folder = %dir.display(),
-        loaded = report.loaded.len(),
-        widened = report.widened.len(),
-        ignored = ?report.ignored,
-        "loaded GPT-2"
-    );
+    report.log("GPT-2", dir);
     Ok((model, report))
 }
 
@@ -157,9 +151,13 @@ pub(super) fn gpt2_table(config: &Gpt2Config) -> TensorTable {
         entries: Vec::new(),
         zeros: Vec::new(),
         tied: vec![("lm_head.weight", "wte.weight")],
+        renamed: &[],
         is_buffer: |name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
+        is_foreign: |_| false,
     };
-    let mut weight = |ours: &str, theirs: &str| table.entries.push((ours.to_owned(), theirs.to_owned(), Layout::Same));
+    let mut weight = |ours: &str, theirs: &str| {
+        table.entries.push(Entry::new(ours, format!("transformer.{theirs}"), Layout::Same));
+    };
     weight("token_embedding.weight", "wte.weight");
     weight("position_embedding.weight", "wpe.weight");
     weight("final_norm.gamma", "ln_f.weight");
@@ -180,8 +178,9 @@ pub(super) fn gpt2_table(config: &Gpt2Config) -> TensorTable {
         }
     }
     for (ours, theirs, width) in biases {
+        let theirs = format!("transformer.{theirs}");
         match config.bias {
-            true => table.entries.push((ours, theirs, Layout::Same)),
+            true => table.entries.push(Entry::new(ours, theirs, Layout::Same)),
             false => table.zeros.push((theirs, vec![width])),
         }
     }

@@ -4,6 +4,8 @@
 //! and layout of each parameter. Everything else (shards, half precision, prefixes, reports, atomic writing) is shared.
 
 mod archive;
+mod bert;
+mod check;
 mod config_file;
 mod gpt2;
 mod report;
@@ -14,8 +16,13 @@ mod write;
 mod tests;
 
 pub use archive::Archive;
+pub use bert::{
+    LoadClassifier, load_bert, load_bert_for_masked_lm, load_bert_for_pretraining,
+    load_bert_for_sequence_classification, open_bert_config, save_bert, save_bert_for_masked_lm,
+    save_bert_for_pretraining, save_bert_for_sequence_classification,
+};
 pub use config_file::{CONFIG, ConfigFile};
 pub use gpt2::{load_gpt2, open_gpt2_config, save_gpt2};
 pub use report::{LoadReport, TensorProblem};
-pub use table::{Layout, TensorTable};
+pub use table::{Demand, Entry, Layout, TensorTable};
 pub use write::{HostTensor, write_beside, write_safetensors};

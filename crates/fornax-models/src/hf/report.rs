@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, path::Path};
 
 /// What became of the tensors of a checkpoint that was loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -7,8 +7,33 @@ pub struct LoadReport {
     pub loaded: Vec<String>,
     /// Names of tensors without information of their own: buffers, copies of tied weights, zeros.
     pub ignored: Vec<String>,
+    /// Names of tensors that belong to other heads than the model's.
+    pub unused: Vec<String>,
+    /// Names of the model's tensors that the checkpoint lacks and that have their initial numbers: a head to be trained.
+    pub initialised: Vec<String>,
     /// Those of `loaded` that were stored in half precision and widened to `f32`.
     pub widened: Vec<String>,
+}
+
+impl LoadReport {
+    /// Tells people what became of the tensors in `dir`.
+    pub(super) fn log(&self, model: &str, dir: &Path) {
+        tracing::info!(
+            folder = %dir.display(),
+            loaded = self.loaded.len(),
+            widened = self.widened.len(),
+            ignored = ?self.ignored,
+            unused = ?self.unused,
+            "loaded {model}"
+        );
+        if !self.initialised.is_empty() {
+            tracing::warn!(
+                folder = %dir.display(),
+                tensors = ?self.initialised,
+                "not in the checkpoint: these are new and have to be trained"
+            );
+        }
+    }
 }
 
 /// Why one tensor of a checkpoint does not fit the model.
@@ -69,7 +94,7 @@ impl fmt::Display for TensorProblem {
             Self::ElementType { name, found } => {
                 write!(f, "`{name}`: stored as {found}; F32, F16 and BF16 can be read")
             }
-            Self::NotZero { name } => write!(f, "`{name}`: not zero, but config.json says `fornax_bias: false`"),
+            Self::NotZero { name } => write!(f, "`{name}`: not zero, but by config.json the model has no such parameter"),
             Self::NotTied { name, original } => {
                 write!(f, "`{name}`: differs from `{original}`; a head with its own weights is not supported")
             }

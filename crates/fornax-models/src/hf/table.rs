@@ -4,9 +4,8 @@ use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{DType, Tensor, TensorData},
 };
-use safetensors::Dtype;
 
-use super::{Archive, HostTensor, LoadReport, TensorProblem};
+use super::{Archive, HostTensor, LoadReport, check::Check};
 use crate::ModelError;
 
 /// How a matrix is stored on the other side.
@@ -18,27 +17,65 @@ pub enum Layout {
     Transposed,
 }
 
+/// What becomes of a parameter whose tensor a checkpoint lacks or has in another shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Both are errors.
+    Required,
+    /// One that lacks it leaves the parameter's initial numbers; another shape is an error.
+    Optional,
+    /// Both leave the initial numbers.
+    Replaceable,
+}
+
+/// One of our parameters and its tensor on the other side.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The path of the parameter in the module.
+    pub path: String,
+    /// The name of the tensor as it is written, prefix and all.
+    pub name: String,
+    /// How the tensor is stored.
+    pub layout: Layout,
+    /// Whether a checkpoint must have it.
+    pub demand: Demand,
+}
+
+impl Entry {
+    /// An entry of a tensor that must be there.
+    pub fn new(path: impl Into<String>, name: impl Into<String>, layout: Layout) -> Self {
+        Self { path: path.into(), name: name.into(), layout, demand: Demand::Required }
+    }
+}
+
 /// What a Hugging Face checkpoint of one architecture calls each of our parameters. Serves both directions.
+///
+/// On reading, `prefix` may be absent or present in front of any name, and a name may end as in old versions (`renamed`).
 #[derive(Clone, Debug)]
 pub struct TensorTable {
-    /// Written before every name; on reading it may be absent, as in checkpoints of the model without its head.
+    /// What models with a head put in front of the names of their backbone, and what the bare backbone leaves out.
     pub prefix: &'static str,
-    /// Our parameter path, its name without the prefix, its layout.
-    pub entries: Vec<(String, String, Layout)>,
+    /// One for each parameter.
+    pub entries: Vec<Entry>,
     /// Tensors that the other side has and we lack because they are zero, with their shapes: written as zeros, and
     /// refused on reading when they aren't.
     pub zeros: Vec<(String, Vec<usize>)>,
-    /// `(copy, original)`: names (`copy` as it is, `original` without prefix) that may stand for one tied tensor.
+    /// `(copy, original)`: names without the prefix that may stand for one tied tensor. Written is the original; read is the
+    /// copy where the original is missing.
     pub tied: Vec<(&'static str, &'static str)>,
+    /// `(old, new)` ends of names.
+    pub renamed: &'static [(&'static str, &'static str)],
     /// Whether a name without the prefix is a buffer that old versions stored and that holds nothing learned.
     pub is_buffer: fn(&str) -> bool,
+    /// Whether a name, as it is stored, is outside the backbone, so that a model without such a head passes it over.
+    pub is_foreign: fn(&str) -> bool,
 }
 
-/// Our paths, each with the name and layout that it has in an archive.
-type Sources = BTreeMap<String, (String, Layout)>;
+/// Our paths, each with the stored name and the layout of its tensor.
+pub(super) type Sources = BTreeMap<String, (String, Layout)>;
 
 impl TensorTable {
-    /// Fills every parameter of `module` from `archive`, as `f32`, on the device where it is; ids stay.
+    /// Fills the parameters of `module` from `archive`, as `f32`, on the device where they are; ids stay.
     ///
     /// # Errors
     ///
@@ -48,7 +85,9 @@ impl TensorTable {
     ///
     /// When the table and the module's parameters are not one to one.
     pub fn load<M: Module>(&self, module: M, archive: &Archive) -> Result<(M, LoadReport), ModelError> {
-        let (sources, report) = self.check(&shapes(&module), archive)?;
+        let shapes = shapes(&module);
+        self.assert_covers(shapes.keys());
+        let (sources, report) = Check::run(self, &shapes, archive)?;
         let module = module.map(&mut Fill { place: Place::default(), sources, archive });
         Ok((module, report))
     }
@@ -63,120 +102,26 @@ impl TensorTable {
         module.visit(&mut collect);
         self.assert_covers(collect.tensors.keys());
         let mut tensors = BTreeMap::new();
-        for (path, name, layout) in &self.entries {
+        for Entry { path, name, layout, .. } in &self.entries {
             let Some(tensor) = collect.tensors.remove(path) else { continue };
             let tensor = if *layout == Layout::Transposed { transpose(tensor) } else { tensor };
-            tensors.insert(format!("{}{name}", self.prefix), tensor);
+            tensors.insert(name.clone(), tensor);
         }
         for (name, shape) in &self.zeros {
             let zeros = HostTensor { shape: shape.clone(), values: vec![0.0; shape.iter().product()] };
-            tensors.insert(format!("{}{name}", self.prefix), zeros);
+            tensors.insert(name.clone(), zeros);
         }
         tensors
     }
 
-    /// Maps our paths to names in the archive, after every tensor was found to fit.
-    fn check(
-        &self,
-        shapes: &BTreeMap<String, Vec<usize>>,
-        archive: &Archive,
-    ) -> Result<(Sources, LoadReport), ModelError> {
-        self.assert_covers(shapes.keys());
-        let mut check = Check { table: self, archive, seen: BTreeSet::new(), problems: Vec::new() };
-        let (mut sources, mut report) = (BTreeMap::new(), LoadReport::default());
-        for (path, name, layout) in &self.entries {
-            let mut wanted = shapes[path].clone();
-            if *layout == Layout::Transposed {
-                wanted.reverse();
-            }
-            if let Some(stored) = check.find(name, &wanted) {
-                if archive.dtype(&stored) != Some(Dtype::F32) {
-                    report.widened.push(stored.clone());
-                }
-                report.loaded.push(stored.clone());
-                sources.insert(path.clone(), (stored, *layout));
-            }
-        }
-        for (name, wanted) in &self.zeros {
-            if let Some(stored) = check.find(name, wanted) {
-                if archive.read(&stored).is_some_and(|values| values.iter().any(|x| *x != 0.0)) {
-                    check.problems.push(TensorProblem::NotZero { name: stored.clone() });
-                }
-                report.ignored.push(stored);
-            }
-        }
-        report.ignored.extend(check.leftovers());
-        match check.problems.is_empty() {
-            true => Ok((sources, report)),
-            false => Err(ModelError::Weights { dir: archive.dir().to_owned(), problems: check.problems }),
-        }
-    }
-
     fn assert_covers<'a>(&self, paths: impl Iterator<Item = &'a String>) {
         let ours: BTreeSet<&String> = paths.collect();
-        let table: BTreeSet<&String> = self.entries.iter().map(|(path, ..)| path).collect();
+        let table: BTreeSet<&String> = self.entries.iter().map(|entry| &entry.path).collect();
         assert_eq!(ours, table, "a tensor table must name each parameter of its model once");
     }
 }
 
-/// One pass over an archive: what was found, what is left, what does not fit.
-struct Check<'a> {
-    table: &'a TensorTable,
-    archive: &'a Archive,
-    seen: BTreeSet<String>,
-    problems: Vec<TensorProblem>,
-}
-
-impl Check<'_> {
-    /// The stored name of a tensor of the wanted shape, with or without the prefix.
-    fn find(&mut self, name: &str, wanted: &[usize]) -> Option<String> {
-        let full = format!("{}{name}", self.table.prefix);
-        let stored = [full.as_str(), name].into_iter().find(|n| self.archive.shape(n).is_some());
-        let Some(stored) = stored.map(str::to_owned) else {
-            self.problems.push(TensorProblem::Missing { name: full, wanted: wanted.to_vec() });
-            return None;
-        };
-        self.seen.insert(stored.clone());
-        let found = self.archive.shape(&stored)?.to_vec();
-        let dtype = self.archive.dtype(&stored)?;
-        if found != wanted {
-            self.problems.push(TensorProblem::Shape { name: stored, found, wanted: wanted.to_vec() });
-            None
-        } else if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            self.problems.push(TensorProblem::ElementType { name: stored, found: format!("{dtype:?}") });
-            None
-        } else {
-            Some(stored)
-        }
-    }
-
-    /// Sorts the tensors that nothing asked for into those without information, returned, and problems.
-    fn leftovers(&mut self) -> Vec<String> {
-        let mut ignored = Vec::new();
-        for name in self.archive.names().filter(|name| !self.seen.contains(*name)) {
-            let bare = name.strip_prefix(self.table.prefix).unwrap_or(name);
-            if (self.table.is_buffer)(bare) {
-                ignored.push(name.to_owned());
-            } else if let Some((_, original)) = self.table.tied.iter().find(|(copy, _)| *copy == name) {
-                let full = format!("{}{original}", self.table.prefix);
-                let original = if self.archive.shape(&full).is_some() { full } else { (*original).to_owned() };
-                if self.archive.shape(name) == self.archive.shape(&original)
-                    && self.archive.read(name) == self.archive.read(&original)
-                {
-                    ignored.push(name.to_owned());
-                } else {
-                    self.problems.push(TensorProblem::NotTied { name: name.to_owned(), original });
-                }
-            } else {
-                let found = self.archive.shape(name).unwrap_or_default().to_vec();
-                self.problems.push(TensorProblem::Unexpected { name: name.to_owned(), found });
-            }
-        }
-        ignored
-    }
-}
-
-fn transpose(tensor: HostTensor) -> HostTensor {
+pub(super) fn transpose(tensor: HostTensor) -> HostTensor {
     let [rows, columns] = tensor.shape[..] else { return tensor };
     let values = (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c)).map(|i| tensor.values[i]).collect();
     HostTensor { shape: vec![columns, rows], values }
@@ -268,12 +213,14 @@ mod tests {
         TensorTable {
             prefix: "model.",
             entries: vec![
-                ("weight".to_owned(), "dense.weight".to_owned(), Layout::Transposed),
-                ("bias".to_owned(), "dense.bias".to_owned(), Layout::Same),
+                Entry::new("weight", "model.dense.weight", Layout::Transposed),
+                Entry::new("bias", "model.dense.bias", Layout::Same),
             ],
             zeros: Vec::new(),
             tied: Vec::new(),
+            renamed: &[],
             is_buffer: |_| false,
+            is_foreign: |_| false,
         }
     }
 

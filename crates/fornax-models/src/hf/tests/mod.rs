@@ -1,58 +1,86 @@
-//! Against `transformers`: what `tests/fixtures/generate_gpt2.py` wrote with pinned versions.
+//! Against `transformers`: what the scripts in `tests/fixtures` wrote with pinned versions.
 
-mod checkpoints;
-mod errors;
-mod greedy;
-mod parity;
+mod bert;
+mod gpt2;
+mod training;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fornax_backend::Precision;
-use fornax_ops::{AttentionMask, Context};
+use fornax_ops::Context;
 use safetensors::{Dtype, SafeTensors};
-
-use crate::Gpt2;
 
 /// A folder or file of the fixtures.
 fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/gpt2")).join(name)
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
 }
 
-/// The numbers that `transformers` computed.
+/// A copy of a fixture folder that a test may break.
+fn copy(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+/// Changes a JSON file.
+fn edit(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let mut value = json(path);
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Name -> (type, shape, bytes).
+fn stored(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    let bytes = fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    file.iter().map(|(n, t)| (n.to_owned(), (t.dtype().to_string(), t.shape().to_vec(), t.data().to_vec()))).collect()
+}
+
+/// The numbers that `transformers` computed with a family's models.
 struct Golden {
     bytes: Vec<u8>,
     json: serde_json::Value,
 }
 
 impl Golden {
-    fn open() -> Self {
-        let bytes = std::fs::read(fixture("golden.safetensors")).unwrap();
-        let json = serde_json::from_slice(&std::fs::read(fixture("golden.json")).unwrap()).unwrap();
-        Self { bytes, json }
+    fn open(family: &str) -> Self {
+        let dir = fixture(family);
+        Self { bytes: fs::read(dir.join("golden.safetensors")).unwrap(), json: json(&dir.join("golden.json")) }
+    }
+
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.bytes).unwrap()
     }
 
     fn names(&self) -> Vec<String> {
-        SafeTensors::deserialize(&self.bytes).unwrap().names().into_iter().map(str::to_owned).collect()
+        self.file().names().into_iter().map(str::to_owned).collect()
     }
 
     fn floats(&self, name: &str) -> Vec<f32> {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let file = self.file();
         let view = file.tensor(name).unwrap();
         assert_eq!(view.dtype(), Dtype::F32);
         view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
 
-    fn ints(&self, name: &str) -> ([usize; 2], Vec<i32>) {
-        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+    fn ints<const D: usize>(&self, name: &str) -> ([usize; D], Vec<i32>) {
+        let file = self.file();
         let view = file.tensor(name).unwrap();
         assert_eq!(view.dtype(), Dtype::I32);
         let shape = view.shape().try_into().unwrap();
         (shape, view.data().as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect())
     }
 
-    fn int_tensor(&self, name: &str, device: &Device) -> Tensor<2, Int> {
-        let (shape, values) = self.ints(name);
+    fn int_tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D, Int> {
+        let (shape, values) = self.ints::<D>(name);
         Tensor::from_data(TensorData::new(values, shape), device)
     }
 }
@@ -61,10 +89,8 @@ fn evaluation() -> Context {
     Context::evaluation(Precision::F32)
 }
 
-/// Logits of the unpadded golden batch.
-fn logits(model: &Gpt2, golden: &Golden, device: &Device) -> Vec<f32> {
-    let input_ids = golden.int_tensor("full.input_ids", device);
-    model.forward(input_ids, &AttentionMask::None, &evaluation()).into_data().iter::<f32>().collect()
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
 }
 
 /// 1e-5 on the CPU of `flex`, 1e-3 elsewhere: relative to the largest value of a tensor.

@@ -5,7 +5,7 @@ use fornax_backend::test_device;
 use fornax_ops::AttentionMask;
 use serde::Deserialize;
 
-use super::{super::load_gpt2, Golden, assert_close, evaluation, fixture, tolerance};
+use super::{super::super::load_gpt2, Golden, assert_close, evaluation, fixture, tolerance};
 use crate::generate::{CausalLm, SamplingOptions, generate};
 
 #[derive(Deserialize)]
@@ -18,7 +18,7 @@ struct Greedy {
 #[test]
 fn greedy_continuations_equal_those_of_transformers_token_for_token() {
     let (model, _) = load_gpt2(&fixture("plain"), &test_device()).unwrap();
-    let greedy = Greedy::deserialize(&Golden::open().json["greedy"]).unwrap();
+    let greedy = Greedy::deserialize(&Golden::open("gpt2").json["greedy"]).unwrap();
     let options = SamplingOptions::greedy(greedy.max_new_tokens);
     let mut streamed = vec![Vec::new(); greedy.prompts.len()];
     let together = generate(&model, &greedy.prompts, &options, &mut |row, t| streamed[row].push(t)).unwrap();

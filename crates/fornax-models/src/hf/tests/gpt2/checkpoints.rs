@@ -1,24 +1,15 @@
 //! Reading what `transformers` writes, in its variants, and writing it back.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs};
 
 use fornax_backend::{Precision, test_device};
 use fornax_ops::AttentionMask;
-use safetensors::SafeTensors;
 
-use super::{super::*, Golden, assert_close, fixture, logits, tolerance};
+use super::{
+    super::{super::*, json, stored},
+    Golden, assert_close, fixture, logits, tolerance,
+};
 use crate::{Gpt2Config, ModelError};
-
-/// Name -> (type, shape, bytes).
-fn stored(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
-    let bytes = fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    file.iter().map(|(n, t)| (n.to_owned(), (t.dtype().to_string(), t.shape().to_vec(), t.data().to_vec()))).collect()
-}
-
-fn json(path: &Path) -> serde_json::Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
 
 #[test]
 fn a_file_that_transformers_wrote_comes_back_tensor_for_tensor() {
@@ -45,7 +36,7 @@ fn a_file_that_transformers_wrote_comes_back_tensor_for_tensor() {
 #[test]
 fn variants_load_with_equal_logits() {
     let device = test_device();
-    let golden = Golden::open();
+    let golden = Golden::open("gpt2");
     let plain = logits(&load_gpt2(&fixture("plain"), &device).unwrap().0, &golden, &device);
     for (name, ignored, widened) in [("legacy", 2, 0), ("sharded", 0, 0), ("f16", 2, 28), ("bf16", 0, 28)] {
         let (model, report) = load_gpt2(&fixture(name), &device).unwrap();
@@ -80,7 +71,7 @@ fn a_tied_head_is_accepted_and_another_head_is_refused() {
 #[test]
 fn a_model_without_biases_is_restored_and_reads_as_zero_biases_elsewhere() {
     let device = test_device();
-    let golden = Golden::open();
+    let golden = Golden::open("gpt2");
     let config = Gpt2Config {
         vocab_size: 61,
         max_positions: 16,
@@ -129,7 +120,7 @@ fn loading_keeps_parameter_ids_and_gradients_on() {
     let ids = |model: &crate::Gpt2| fornax_nn::parameters(model).into_iter().map(|p| p.id).collect::<Vec<_>>();
     assert_eq!(ids(&model), ids(&fresh));
     let context = fornax_ops::Context::evaluation(Precision::F32);
-    let input_ids = Golden::open().int_tensor("full.input_ids", &device);
+    let input_ids = Golden::open("gpt2").int_tensor::<2>("full.input_ids", &device);
     let loss = model.forward(input_ids, &AttentionMask::None, &context).sum();
     let grads = burn::optim::GradientsParams::from_grads(loss.backward(), &model);
     assert_eq!(grads.len(), 28);

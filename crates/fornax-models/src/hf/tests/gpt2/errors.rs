@@ -5,23 +5,10 @@ use std::{fs, path::Path};
 use fornax_backend::test_device;
 use serde_json::{Value, json};
 
-use super::{super::*, fixture};
-
-/// A copy of a fixture folder that a test may break.
-fn copy(name: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixture(name)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
-    }
-    dir
-}
-
-fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
-    let mut value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-    change(&mut value);
-    fs::write(path, value.to_string()).unwrap();
-}
+use super::{
+    super::{super::*, edit},
+    copy, fixture,
+};
 
 /// The error of loading `dir`, with the folder written as `DIR`.
 fn error(dir: &Path) -> String {
