@@ -121,6 +121,31 @@ pub enum DataError {
         /// A folder to put the file into by hand.
         folder: PathBuf,
     },
+    /// The files of a GLUE task are nowhere.
+    #[error("the files of the GLUE task {task} ({files}) are in none of: {searched}{reason}")]
+    TaskFiles {
+        /// The task's title.
+        task: &'static str,
+        /// Their names.
+        files: String,
+        /// The folders that were searched.
+        searched: String,
+        /// Why they could not be downloaded, where that was tried.
+        reason: String,
+        /// Where they can be had.
+        source_url: &'static str,
+    },
+    /// A tokenizer has no token that could separate texts.
+    #[error("the tokenizer has no special token to put behind a text, neither [SEP] nor </s> nor <|endoftext|>")]
+    NoSeparator,
+    /// Predictions do not fit what a submission needs.
+    #[error("can't write {path}: {reason}", path = path.display())]
+    Submission {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
     /// A crate of the embedded corpus is nowhere.
     #[error("crate {name} {version} of the data set `rust-crates` is in none of: {searched}")]
     CrateMissing {
@@ -296,6 +321,12 @@ impl DataError {
                  data.name = \"rust-crates\"",
                 folder.display()
             )),
+            Self::TaskFiles { source_url, .. } => {
+                Some(format!("get them from {source_url}, unpack them, and name their folder: data.folder = \"DIR\""))
+            }
+            Self::NoSeparator => {
+                Some("take a tokenizer that has one: `kind = \"wordpiece\"`, or `end_of_text = true`".into())
+            }
             Self::CrateMissing { .. } => {
                 Some("run `cargo fetch` in the workspace: it unpacks the crates into cargo's registry folder".into())
             }

@@ -4,6 +4,7 @@ mod cache;
 mod config;
 mod load;
 mod pieces;
+mod special;
 mod subwords;
 mod table;
 mod text_stream;
@@ -20,6 +21,7 @@ use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
 pub use config::{TokenizerConfig, TokenizerKind};
 pub use pieces::SpecialToken;
+pub use special::EncodedText;
 pub use text_stream::TextStream;
 
 use crate::{DataError, chunks, files};
