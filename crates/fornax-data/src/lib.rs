@@ -7,6 +7,7 @@ pub mod dataset;
 mod error;
 mod files;
 pub mod inspect;
+pub mod labelled;
 mod loader;
 mod masked_batch;
 mod masked_blocks;

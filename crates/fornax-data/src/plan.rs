@@ -51,7 +51,7 @@ impl StepSize {
         (self.micro_batch_size as u64).checked_mul(self.gradient_accumulation as u64)
     }
 
-    fn check(&self) -> Result<(), DataError> {
+    pub(crate) fn check(&self) -> Result<(), DataError> {
         for (key, value) in [
             ("train.micro_batch_size", self.micro_batch_size),
             ("train.gradient_accumulation", self.gradient_accumulation),
@@ -70,7 +70,7 @@ impl StepSize {
         }
     }
 
-    fn split(&self, examples: impl Iterator<Item = u64>) -> Vec<Vec<u64>> {
+    pub(crate) fn split(&self, examples: impl Iterator<Item = u64>) -> Vec<Vec<u64>> {
         let examples: Vec<u64> = examples.collect();
         examples.chunks(self.micro_batch_size).map(<[u64]>::to_vec).collect()
     }

@@ -32,7 +32,7 @@ impl Default for Patience {
 
 #[cfg(test)]
 impl Patience {
-    pub(super) fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { attempts: 2, wait: Duration::from_millis(1), silence: Duration::from_secs(5) }
     }
 }

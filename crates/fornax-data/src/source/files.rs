@@ -77,7 +77,7 @@ pub(super) fn relative_name(root: &Path, path: &Path) -> String {
 }
 
 /// A short list of paths for messages.
-pub(super) fn list(paths: &[PathBuf]) -> String {
+pub(crate) fn list(paths: &[PathBuf]) -> String {
     const SHOWN: usize = 5;
     let mut text = paths.iter().take(SHOWN).map(|it| it.display().to_string()).collect::<Vec<_>>().join(", ");
     if paths.len() > SHOWN {

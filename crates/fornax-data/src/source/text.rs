@@ -26,6 +26,11 @@ pub(super) fn read_bytes(path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
+/// The whole text of a file, unpacked if its name ends in `.gz`.
+pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
+    decode(path, &read_bytes(path)?, 0)
+}
+
 /// Checks UTF-8, drops the byte order mark, makes `\r\n` into `\n`. `start` is where `bytes` begin in the file.
 pub(super) fn decode(path: &Path, bytes: &[u8], start: u64) -> Result<String, DataError> {
     let text = std::str::from_utf8(bytes)
@@ -47,7 +52,7 @@ pub(crate) fn file_sha256(path: &Path) -> Result<String, DataError> {
 }
 
 /// A hash over the parts in order; each is preceded by its length, so that ["ab", "c"] and ["a", "bc"] differ.
-pub(super) fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update((part.len() as u64).to_le_bytes());
