@@ -21,6 +21,17 @@ pub trait BatchSource: Send + Sync {
     ///
     /// If an example can't be read.
     fn micro_batches(&self, step: u64) -> Result<Vec<Self::Batch>, DataError>;
+
+    /// The batches of the first `steps` steps, as an evaluation goes through them.
+    fn first(&self, steps: u64) -> impl Iterator<Item = Result<Self::Batch, DataError>> + '_
+    where
+        Self: Sized,
+    {
+        (0..steps).flat_map(|step| match self.micro_batches(step) {
+            Ok(batches) => batches.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        })
+    }
 }
 
 /// How a [`Loader`] works ahead.

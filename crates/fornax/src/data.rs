@@ -15,7 +15,7 @@ pub(crate) enum Command {
         /// Its name in `datasets/`
         name: String,
     },
-    /// Print the batches that a config of gpt-lm trains on: ids, pieces, mask and targets side by side
+    /// Print the batches that a config trains on: ids, pieces, masks and targets side by side
     Inspect(Inspect),
 }
 
@@ -23,6 +23,9 @@ pub(crate) enum Command {
 pub(crate) struct Inspect {
     /// Config file in TOML; without one, the recipe's default
     config: Option<PathBuf>,
+    /// Whose config it is
+    #[arg(long, value_enum, default_value_t = Recipe::GptLm)]
+    recipe: Recipe,
     /// Override one config key; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -35,6 +38,12 @@ pub(crate) struct Inspect {
     /// Show the batches of an evaluation instead
     #[arg(long)]
     valid: bool,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Recipe {
+    GptLm,
+    BertMlm,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -74,6 +83,15 @@ fn get(name: &str) -> anyhow::Result<()> {
 fn show(args: &Inspect) -> anyhow::Result<()> {
     let split = if args.valid { Split::Valid } else { Split::Train };
     let mut out = std::io::stdout().lock();
-    let config = load(args.config.as_deref(), gpt_lm::DEFAULT_CONFIG, &args.overrides)?.config;
-    gpt_lm::inspect(&config, split, args.step, args.rows, &mut out)
+    let (path, overrides) = (args.config.as_deref(), &args.overrides);
+    match args.recipe {
+        Recipe::GptLm => {
+            let config = load(path, gpt_lm::DEFAULT_CONFIG, overrides)?.config;
+            gpt_lm::inspect(&config, split, args.step, args.rows, &mut out)
+        }
+        Recipe::BertMlm => {
+            let config = load(path, bert_mlm::DEFAULT_CONFIG, overrides)?.config;
+            bert_mlm::inspect(&config, split, args.step, args.rows, &mut out)
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod data;
 mod devices;
 mod generate;
+mod predict;
 mod tokenizer;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -30,6 +31,8 @@ enum Command {
     Tokenizer(tokenizer::Command),
     /// Continue prompts with a trained model
     Generate(Box<generate::Args>),
+    /// Classify texts, fill in masks, or turn texts into vectors, with a trained encoder
+    Predict(Box<predict::Args>),
     /// Train a model, as the recipe's own program does
     #[command(subcommand)]
     Train(Recipe),
@@ -40,6 +43,9 @@ enum Recipe {
     /// GPT language modelling
     #[command(name = gpt_lm::NAME)]
     GptLm(gpt_lm::Args),
+    /// BERT masked-language modelling
+    #[command(name = bert_mlm::NAME)]
+    BertMlm(bert_mlm::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Ending> {
@@ -48,7 +54,9 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Data(command) => data::run(command)?,
         Command::Tokenizer(command) => tokenizer::run(command)?,
         Command::Generate(args) => generate::run(&args)?,
+        Command::Predict(args) => predict::run(&args)?,
         Command::Train(Recipe::GptLm(args)) => return gpt_lm::execute(&args),
+        Command::Train(Recipe::BertMlm(args)) => return bert_mlm::execute(&args),
     }
     Ok(Ending::Done)
 }

@@ -1,8 +1,8 @@
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use fornax_data::{
     BatchSource, BlockBatches, Blocks, DataError, Loader, LoaderOptions, StepSize, StoreOptions, Tail, TokenBatch,
-    TokenStore, Tokenizer, dataset::Places,
+    TokenStore, Tokenizer, dataset::cache_folder,
 };
 
 use crate::{Config, config::Sampling};
@@ -68,10 +68,7 @@ impl Data {
 
     /// The batches of an evaluation.
     pub fn valid_batches(&self) -> impl Iterator<Item = Result<TokenBatch, DataError>> + '_ {
-        (0..self.valid_batches).flat_map(|step| match self.valid.micro_batches(step) {
-            Ok(batches) => batches.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        })
+        self.valid.first(self.valid_batches)
     }
 
     /// The mean length in bytes of a target of the valid split, by which bits per byte are reckoned.
@@ -79,9 +76,4 @@ impl Data {
         let manifest = self.valid.blocks().store().manifest();
         manifest.text_bytes as f64 / (manifest.tokens.max(2) - 1) as f64
     }
-}
-
-/// Where tokenizers and tokens are kept between runs: `$FORNAX_CACHE`, the user's cache folder, or a folder here.
-pub fn cache_folder() -> PathBuf {
-    Places::from_environment().cache.unwrap_or_else(|| PathBuf::from(".fornax-cache"))
 }

@@ -27,7 +27,7 @@ use fornax_train::{
 use indicatif::ProgressBar;
 
 pub use config::{Config, ModelConfig, ObjectiveConfig, SampleConfig, Sampling};
-pub use data::{Data, cache_folder};
+pub use data::Data;
 
 /// The name of the recipe, in run folders and summaries.
 pub const NAME: &str = "gpt-lm";

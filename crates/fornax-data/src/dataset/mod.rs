@@ -22,10 +22,16 @@ pub const EMBEDDED: &str = "rust-crates";
 /// The share of a data set that is valid where nobody says otherwise: nanoGPT's.
 pub const DEFAULT_VALID_FRACTION: f64 = 0.1;
 
+/// Where tokenizers and tokens are kept between runs: `$FORNAX_CACHE`, the user's cache folder, or a folder here.
+pub fn cache_folder() -> PathBuf {
+    Places::from_environment().cache.unwrap_or_else(|| PathBuf::from(".fornax-cache"))
+}
+
 /// Each folder of `datasets/`, compiled in so that a binary knows them wherever it runs. A new data set is one folder and one line.
-const REGISTRY: [(&str, &str); 2] = [
+const REGISTRY: [(&str, &str); 3] = [
     (EMBEDDED, include_str!("../../../../datasets/rust-crates/dataset.toml")),
     ("tinyshakespeare", include_str!("../../../../datasets/tinyshakespeare/dataset.toml")),
+    ("wikitext-2", include_str!("../../../../datasets/wikitext-2/dataset.toml")),
 ];
 
 /// What is known of one data set and which of its files are here.

@@ -11,10 +11,10 @@ use fornax_nn::{Activation, Embedding, FeedForward, Init, LayerNorm, MultiHeadAt
 use fornax_ops::{AttentionMask, Context, dropout};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use heads::with_new_head;
 pub use heads::{
     BertForMaskedLm, BertForPreTraining, BertForSequenceClassification, ClassificationHead, ClassifierConfig, MlmHead,
 };
-pub(crate) use heads::with_new_head;
 pub use pooling::{Pooling, mean_pool};
 
 use crate::{ModelError, validate};

@@ -17,8 +17,8 @@ mod tests;
 
 pub use archive::Archive;
 pub use bert::{
-    LoadClassifier, load_bert, load_bert_for_masked_lm, load_bert_for_pretraining,
-    load_bert_for_sequence_classification, open_bert_config, save_bert, save_bert_for_masked_lm,
+    HeadKind, LoadClassifier, load_bert, load_bert_for_masked_lm, load_bert_for_pretraining,
+    load_bert_for_sequence_classification, open_bert_config, open_bert_head, save_bert, save_bert_for_masked_lm,
     save_bert_for_pretraining, save_bert_for_sequence_classification,
 };
 pub use config_file::{CONFIG, ConfigFile};

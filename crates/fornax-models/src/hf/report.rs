@@ -94,7 +94,9 @@ impl fmt::Display for TensorProblem {
             Self::ElementType { name, found } => {
                 write!(f, "`{name}`: stored as {found}; F32, F16 and BF16 can be read")
             }
-            Self::NotZero { name } => write!(f, "`{name}`: not zero, but by config.json the model has no such parameter"),
+            Self::NotZero { name } => {
+                write!(f, "`{name}`: not zero, but by config.json the model has no such parameter")
+            }
             Self::NotTied { name, original } => {
                 write!(f, "`{name}`: differs from `{original}`; a head with its own weights is not supported")
             }

@@ -174,7 +174,8 @@ pub(super) fn read_classifier(file: &ConfigFile) -> Result<ClassifierConfig, Mod
     match problem {
         Some(problem) if problem != wanted => {
             let count = classifier.labels.len();
-            Err(file.refuse("problem_type", &format!("is `{problem}`; with {count} labels, only `{wanted}` is supported")))
+            Err(file
+                .refuse("problem_type", &format!("is `{problem}`; with {count} labels, only `{wanted}` is supported")))
         }
         _ => Ok(classifier),
     }

@@ -1,4 +1,5 @@
 mod config;
+mod head;
 mod names;
 
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::path::Path;
 use burn::{module::Module, tensor::Device};
 use fornax_nn::{Init, initialise};
 
+pub use head::{HeadKind, open_bert_head};
 pub(super) use names::{Head, bert_table};
 
 use super::{
@@ -204,9 +206,7 @@ fn architecture(family: BertFamily, head: Head<'_>) -> &'static str {
     let [model, masked_lm, classifier] = match family {
         BertFamily::Bert => ["BertModel", "BertForMaskedLM", "BertForSequenceClassification"],
         BertFamily::Roberta => ["RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification"],
-        BertFamily::DistilBert => {
-            ["DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"]
-        }
+        BertFamily::DistilBert => ["DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"],
     };
     match head {
         Head::None => model,

@@ -1,4 +1,7 @@
-use crate::{BertConfig, BertFamily, ClassifierConfig, Pooling, hf::{Demand, Entry, Layout, TensorTable}};
+use crate::{
+    BertConfig, BertFamily, ClassifierConfig, Pooling,
+    hf::{Demand, Entry, Layout, TensorTable},
+};
 
 /// The heads that a table may have besides the encoder.
 #[derive(Clone, Copy, Debug)]
@@ -73,10 +76,9 @@ fn is_foreign(name: &str) -> bool {
 fn tied(family: BertFamily) -> Vec<(&'static str, &'static str)> {
     const TOKENS: &str = "embeddings.word_embeddings.weight";
     match family {
-        BertFamily::Bert => vec![
-            ("cls.predictions.decoder.weight", TOKENS),
-            ("cls.predictions.decoder.bias", "cls.predictions.bias"),
-        ],
+        BertFamily::Bert => {
+            vec![("cls.predictions.decoder.weight", TOKENS), ("cls.predictions.decoder.bias", "cls.predictions.bias")]
+        }
         BertFamily::Roberta => vec![("lm_head.decoder.weight", TOKENS), ("lm_head.decoder.bias", "lm_head.bias")],
         BertFamily::DistilBert => vec![("vocab_projector.weight", TOKENS)],
     }
@@ -132,11 +134,9 @@ impl Names {
                 ["sa_layer_norm", "output_layer_norm"],
             ),
         };
-        let our_linears =
-            ["attention.query", "attention.key", "attention.value", "attention.output"].into_iter().chain([
-                "feed_forward.up",
-                "feed_forward.down",
-            ]);
+        let our_linears = ["attention.query", "attention.key", "attention.value", "attention.output"]
+            .into_iter()
+            .chain(["feed_forward.up", "feed_forward.down"]);
         for i in 0..config.num_layers {
             for (ours, theirs) in our_linears.clone().zip(linears.clone()) {
                 self.linear(&format!("blocks.{i}.{ours}"), &format!("{blocks}.layer.{i}.{theirs}"));
@@ -149,11 +149,9 @@ impl Names {
 
     fn masked_lm(&mut self, family: BertFamily) {
         let (transform, norm, bias) = match family {
-            BertFamily::Bert => (
-                "cls.predictions.transform.dense",
-                "cls.predictions.transform.LayerNorm",
-                "cls.predictions.bias",
-            ),
+            BertFamily::Bert => {
+                ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias")
+            }
             BertFamily::Roberta => ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
             BertFamily::DistilBert => ("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
         };

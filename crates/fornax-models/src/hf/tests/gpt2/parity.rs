@@ -7,7 +7,9 @@ use fornax_ops::{AttentionMask, cross_entropy_sum};
 use super::{
     super::{
         super::{gpt2::gpt2_table, load_gpt2},
-        training::{IGNORE, Outcome, assert_adamw_losses, assert_gradients, assert_logits_and_loss, gradients, training},
+        training::{
+            IGNORE, Outcome, assert_adamw_losses, assert_gradients, assert_logits_and_loss, gradients, training,
+        },
     },
     FLOOR, Golden, fixture,
 };

@@ -1,0 +1,60 @@
+use std::path::PathBuf;
+
+use fornax_data::DataError;
+use fornax_models::ModelError;
+
+/// What can go wrong between a text and an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// Model or checkpoint.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// Tokenizer.
+    #[error(transparent)]
+    Data(#[from] DataError),
+
+    /// A tokenizer has tokens that its model doesn't know.
+    #[error("the tokenizer has {tokens} tokens, the model knows {vocab_size}: they don't belong together")]
+    Vocabulary {
+        /// Of the tokenizer.
+        tokens: usize,
+        /// Of the model.
+        vocab_size: usize,
+    },
+
+    /// A checkpoint lacks what its answers would come from.
+    #[error(
+        "{}: the checkpoint has no trained head for {task}: {} missing; train one first, or choose another task",
+        folder.display(),
+        tensors.join(", ")
+    )]
+    NoHead {
+        /// The folder.
+        folder: PathBuf,
+        /// What was asked for.
+        task: &'static str,
+        /// What is missing.
+        tensors: Vec<String>,
+    },
+
+    /// A text has nothing to fill in.
+    #[error("{text:?} has no {mask}")]
+    NoMask {
+        /// The text.
+        text: String,
+        /// The token that is filled in.
+        mask: String,
+    },
+
+    /// What the mask stands for was cut off.
+    #[error("{text:?}: its {mask} lies behind the {max_positions} tokens that the model reads")]
+    MaskCutOff {
+        /// The beginning of the text.
+        text: String,
+        /// The token that is filled in.
+        mask: String,
+        /// The longest sequence of the model.
+        max_positions: usize,
+    },
+}

@@ -1,0 +1,36 @@
+//! Text in, answers out: a trained model and its tokenizer behind one call, as in Hugging Face's `pipeline`.
+//!
+//! ```no_run
+//! use fornax_pipelines::TextClassification;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = fornax_backend::open(&"auto".parse()?)?;
+//! let classifier = TextClassification::open("runs/sst2/best".as_ref(), &device.device)?;
+//! for answer in classifier.run(&[("a charming film", None)])? {
+//!     println!("{} {:.3}", answer[0].label, answer[0].score);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A pipeline computes `batch_size` texts at a time, in their order, and cuts what is longer than the model reads.
+
+mod batch;
+mod error;
+mod feature_extraction;
+mod fill_mask;
+mod text_classification;
+
+#[cfg(test)]
+mod testing;
+
+pub use error::PipelineError;
+pub use feature_extraction::FeatureExtraction;
+pub use fill_mask::{FillMask, Guess};
+pub use text_classification::{LabelScore, TextClassification};
+
+/// A text, or a pair of texts such as premise and hypothesis.
+pub type Text<'a> = (&'a str, Option<&'a str>);
+
+/// Texts that a pipeline computes at once unless it is told otherwise.
+pub const BATCH_SIZE: usize = 32;

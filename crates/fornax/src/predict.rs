@@ -1,0 +1,182 @@
+use std::{
+    io::{BufRead, IsTerminal, Write},
+    path::PathBuf,
+};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use fornax_backend::{DeviceSpec, Precision};
+use fornax_cli::{UsageContext, model_folder};
+use fornax_models::{Pooling, hf};
+use fornax_pipelines::{BATCH_SIZE, FeatureExtraction, FillMask, Text, TextClassification};
+use serde_json::{Value, json};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// A Hugging Face folder, or a run folder, of which the best model is taken
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// What to do; by default what the model's head is for
+    #[arg(long)]
+    task: Option<Task>,
+    /// Texts; without one and without --file, the lines of standard input
+    #[arg(value_name = "TEXT", conflicts_with = "file")]
+    texts: Vec<String>,
+    /// A file with a text on each line
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// A line is a pair of texts with a tab between them, such as premise and hypothesis
+    #[arg(long)]
+    pairs: bool,
+    /// How many classes, or guesses for a mask, to print [default: 1 class, 5 guesses]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
+    top_k: Option<u64>,
+    /// What stands for a text in feature extraction: the mean over its tokens, or the first token
+    #[arg(long, value_enum, default_value_t = PoolingName::Mean)]
+    pooling: PoolingName,
+    /// Texts that are computed at once
+    #[arg(long, default_value_t = BATCH_SIZE)]
+    batch_size: usize,
+    /// Which device computes.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t,
+        help = "auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]"
+    )]
+    device: DeviceSpec,
+    /// Compute type of matrix products and attention: f32, bf16 or f16
+    #[arg(long, value_name = "P", default_value_t)]
+    precision: Precision,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// The class of a text or a pair
+    TextClassification,
+    /// What a mask token stands for
+    FillMask,
+    /// A vector for a text
+    FeatureExtraction,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum PoolingName {
+    Mean,
+    Cls,
+}
+
+/// Texts between two writes: memory stays small, and whoever reads the output need not wait for the end.
+const CHUNK: usize = 1024;
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let folder = model_folder(&args.model);
+    let task = match args.task {
+        Some(task) => task,
+        None => task_of(&hf::open_bert_head(&folder)?),
+    };
+    let device = fornax_backend::open(&args.device)?;
+    device.check_precision(args.precision)?;
+    tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
+    let (precision, batch_size) = (args.precision, args.batch_size);
+    let top_k = |default: usize| args.top_k.map_or(default, |k| usize::try_from(k).unwrap_or(usize::MAX));
+    match task {
+        Task::TextClassification => {
+            let pipeline = TextClassification::open(&folder, &device.device)?.with(precision, batch_size);
+            let top_k = top_k(1);
+            each_chunk(args, |texts| {
+                let answers = pipeline.run(texts)?.into_iter().map(|mut scores| {
+                    scores.truncate(top_k);
+                    match &scores[..] {
+                        [only] if top_k == 1 => json!({"label": only.label, "score": only.score}),
+                        _ => json!({"scores": scores}),
+                    }
+                });
+                Ok(answers.collect())
+            })
+        }
+        Task::FillMask => {
+            if args.pairs {
+                let refuse = || -> anyhow::Result<()> { bail!("--pairs: fill-mask takes single texts") };
+                refuse().usage()?;
+            }
+            let pipeline = FillMask::open(&folder, &device.device)?.with(precision, batch_size);
+            let top_k = top_k(5);
+            each_chunk(args, |texts| {
+                let texts: Vec<&str> = texts.iter().map(|(text, _)| *text).collect();
+                Ok(pipeline.run(&texts, top_k).usage()?.into_iter().map(|masks| json!({"masks": masks})).collect())
+            })
+        }
+        Task::FeatureExtraction => {
+            let pooling = match args.pooling {
+                PoolingName::Mean => Pooling::Mean,
+                PoolingName::Cls => Pooling::Cls,
+            };
+            let pipeline = FeatureExtraction::open(&folder, pooling, &device.device)?.with(precision, batch_size);
+            each_chunk(args, |texts| {
+                Ok(pipeline.run(texts)?.into_iter().map(|vector| json!({"embedding": vector})).collect())
+            })
+        }
+    }
+}
+
+fn task_of(head: &hf::HeadKind) -> Task {
+    match head {
+        hf::HeadKind::SequenceClassification => Task::TextClassification,
+        hf::HeadKind::MaskedLm => Task::FillMask,
+        hf::HeadKind::None => Task::FeatureExtraction,
+    }
+}
+
+/// Calls `answer` with some texts at a time and prints an object for each, the text in front.
+fn each_chunk(args: &Args, mut answer: impl FnMut(&[Text<'_>]) -> anyhow::Result<Vec<Value>>) -> anyhow::Result<()> {
+    let mut lines = lines(args)?;
+    let mut out = std::io::stdout().lock();
+    loop {
+        let chunk: Vec<String> = lines.by_ref().take(CHUNK).collect::<anyhow::Result<_>>()?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let texts: Vec<Text<'_>> =
+            chunk.iter().map(|line| split(line, args.pairs)).collect::<anyhow::Result<_>>().usage()?;
+        for ((text, pair), answer) in texts.iter().zip(answer(&texts)?) {
+            let mut object = serde_json::Map::from_iter([("text".to_owned(), json!(text))]);
+            object.extend(pair.map(|pair| ("text_pair".to_owned(), json!(pair))));
+            if let Value::Object(answer) = answer {
+                object.extend(answer);
+            }
+            writeln!(out, "{}", Value::Object(object))?;
+        }
+        out.flush()?;
+    }
+}
+
+fn split(line: &str, pairs: bool) -> anyhow::Result<Text<'_>> {
+    match line.split_once('\t') {
+        Some((text, pair)) if pairs => Ok((text, Some(pair))),
+        None if pairs => bail!("--pairs: {line:?} has no tab between two texts"),
+        _ => Ok((line, None)),
+    }
+}
+
+/// The texts in the order in which they were given.
+fn lines(args: &Args) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<String>>>> {
+    if !args.texts.is_empty() {
+        return Ok(Box::new(args.texts.clone().into_iter().map(Ok)));
+    }
+    let (name, reader): (String, Box<dyn BufRead>) = match &args.file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let file = std::fs::File::open(path).with_context(|| name.clone()).usage()?;
+            (name, Box::new(std::io::BufReader::new(file)))
+        }
+        None if std::io::stdin().is_terminal() => {
+            let refuse = || bail!("give a TEXT or a --file, or pipe lines into standard input");
+            return refuse().usage();
+        }
+        None => ("standard input".to_owned(), Box::new(std::io::stdin().lock())),
+    };
+    let line =
+        move |(number, line): (usize, std::io::Result<String>)| line.with_context(|| format!("{name}:{}", number + 1));
+    Ok(Box::new(reader.lines().enumerate().map(line)))
+}

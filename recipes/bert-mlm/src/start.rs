@@ -1,0 +1,54 @@
+use anyhow::Result;
+use burn::tensor::Device;
+use fornax_cli::{model_folder, resolve_model};
+use fornax_data::Tokenizer;
+use fornax_models::{BertConfig, ModelError, hf};
+use fornax_train::Options;
+
+use crate::{Config, ModelConfig, Pretraining};
+
+/// The config of a run, whose sizes are those of the checkpoint that `model.from` names, and the config to open its data with,
+/// which also names the tokenizer that goes with it.
+pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Config)> {
+    let start = resolve_model(&config.model, options, |folder| {
+        Ok::<_, ModelError>(ModelConfig::of(&hf::open_bert_config(folder)?))
+    })?;
+    let config = Config { model: start.model, ..config.clone() };
+    let mut opening = config.clone();
+    if let (Some(folder), None) = (start.tokenizer, &opening.tokenizer.from) {
+        opening.tokenizer.from = Some(folder.display().to_string());
+    }
+    Ok((config, opening))
+}
+
+/// A model as the resolved `config` says, with weights of its own or of a checkpoint. The weights of a run that is resumed
+/// are in its own checkpoint, which replaces those that it gets here.
+pub(crate) fn init_model<M: Pretraining>(
+    config: &Config,
+    options: &Options,
+    tokenizer: &Tokenizer,
+    device: &Device,
+) -> Result<M> {
+    let sizes = config.model.bert(tokenizer.vocab_size(), config.objective.seq_len);
+    check(&sizes, config, tokenizer)?;
+    match &config.model.from {
+        Some(folder) if !options.has_checkpoint()? => {
+            Ok(M::load(&model_folder(folder), config.train.seed, device)?.dropout(sizes.dropout)?)
+        }
+        _ => Ok(M::init(&sizes, config.train.seed, device)?),
+    }
+}
+
+fn check(sizes: &BertConfig, config: &Config, tokenizer: &Tokenizer) -> Result<(), ModelError> {
+    sizes.validate()?;
+    let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
+    if sizes.vocab_size < tokenizer.vocab_size() {
+        let reason = format!("the tokenizer has {} tokens", tokenizer.vocab_size());
+        return refuse("vocab_size", sizes.vocab_size, reason);
+    }
+    if sizes.max_positions < config.objective.seq_len {
+        let reason = format!("objective.seq_len is {}", config.objective.seq_len);
+        return refuse("max_positions", sizes.max_positions, reason);
+    }
+    Ok(())
+}
