@@ -77,17 +77,15 @@ mod tests {
     /// Values and slopes on both sides of zero.
     #[test]
     fn relu_and_tanh_are_the_functions_of_that_name() {
-        let points = [-3.0, -0.7, 0.2, 1.9];
-        let cases: [(Activation, fn(f64) -> f64, fn(f64) -> f64); 2] = [
-            (Activation::Relu, |x| x.max(0.0), |x| f64::from(u8::from(x > 0.0))),
-            (Activation::Tanh, f64::tanh, |x| x.cosh().powi(-2)),
-        ];
-        for (activation, function, slope) in cases {
+        let points: [f64; 4] = [-3.0, -0.7, 0.2, 1.9];
+        let relu = (Activation::Relu, points.map(|x| x.max(0.0)), points.map(|x| if x > 0.0 { 1.0 } else { 0.0 }));
+        let tanh = (Activation::Tanh, points.map(f64::tanh), points.map(|x| x.cosh().powi(-2)));
+        for (activation, wanted, wanted_slopes) in [relu, tanh] {
             let device = test_device().autodiff();
             let x = Tensor::<1>::from_data(TensorData::from(points), &device).require_grad();
             let y = activation.apply(x.clone());
             let slopes = x.grad(&y.clone().sum().backward()).unwrap();
-            for (found, wanted) in [(y.into_data(), points.map(function)), (slopes.into_data(), points.map(slope))] {
+            for (found, wanted) in [(y.into_data(), wanted), (slopes.into_data(), wanted_slopes)] {
                 let error = found.iter::<f64>().zip(wanted).fold(0.0_f64, |m, (a, b)| m.max((a - b).abs()));
                 assert!(error < 1e-6, "{activation:?}: {error}");
             }

@@ -1,3 +1,4 @@
+mod classifier;
 mod heads;
 mod pooling;
 #[cfg(test)]
@@ -11,10 +12,9 @@ use fornax_nn::{Activation, Embedding, FeedForward, Init, LayerNorm, MultiHeadAt
 use fornax_ops::{AttentionMask, Context, dropout};
 use serde::{Deserialize, Serialize};
 
+pub use classifier::{BertForSequenceClassification, ClassificationHead, ClassifierConfig};
 pub(crate) use heads::with_new_head;
-pub use heads::{
-    BertForMaskedLm, BertForPreTraining, BertForSequenceClassification, ClassificationHead, ClassifierConfig, MlmHead,
-};
+pub use heads::{BertForMaskedLm, BertForPreTraining, MlmHead};
 pub use pooling::{Pooling, mean_pool};
 
 use crate::{ModelError, validate};
@@ -307,6 +307,8 @@ impl Bert {
         mask: &AttentionMask,
         context: &Context,
     ) -> Tensor<3> {
+        let has_types = self.token_type_embedding.is_some();
+        assert!(has_types || token_type_ids.is_none(), "this model has no token types (type_vocab_size = 0)");
         let [batch, seq] = input_ids.dims();
         let positions = self.position_embedding.range(self.config.family.position_offset(), seq);
         let embedded = self.token_embedding.forward(input_ids);
@@ -314,8 +316,7 @@ impl Bert {
             (Some(types), Some(ids)) => embedded + types.forward(ids) + positions,
             // The sum is as wide as one row of the batch.
             (Some(types), None) => embedded + (positions + types.range(0, 1)),
-            (None, None) => embedded + positions,
-            (None, Some(_)) => panic!("this model has no token types (type_vocab_size = 0)"),
+            (None, _) => embedded + positions,
         };
         let mask = mask.shared(false, batch, seq, seq, &embedded.device());
         let normed = self.embedding_norm.forward(embedded);

@@ -27,8 +27,12 @@ pub enum Pooling {
 /// padding.
 pub fn mean_pool(hidden: Tensor<3>, mask: &AttentionMask) -> Tensor<2> {
     let [batch, seq, _] = hidden.dims();
+    assert!(
+        !matches!(mask, AttentionMask::Shared(_)),
+        "mean pooling: a mask that layers share doesn't tell tokens from padding"
+    );
     let is_token = match mask {
-        AttentionMask::None => return hidden.mean_dim(1).squeeze_dim(1),
+        AttentionMask::None | AttentionMask::Shared(_) => return hidden.mean_dim(1).squeeze_dim(1),
         AttentionMask::KeyLengths(lengths) => {
             assert_eq!(lengths.dims(), [batch], "mean pooling: lengths are one a row");
             let positions = Tensor::<1, Int>::arange(0..seq as i64, &lengths.device());
@@ -39,7 +43,6 @@ pub fn mean_pool(hidden: Tensor<3>, mask: &AttentionMask) -> Tensor<2> {
             assert_eq!(query.dims(), [batch, seq], "mean pooling: segments of the tokens");
             query.clone().not_equal_elem(0)
         }
-        AttentionMask::Shared(_) => panic!("mean pooling: a shared mask doesn't tell tokens from padding"),
     };
     let is_token = is_token.float().unsqueeze_dim::<3>(2);
     let count = is_token.clone().sum_dim(1).clamp_min(1.0);

@@ -84,6 +84,10 @@ fn tied(family: BertFamily) -> Vec<(&'static str, &'static str)> {
     }
 }
 
+/// The linear maps of one of our blocks.
+const OUR_LINEARS: [&str; 6] =
+    ["attention.query", "attention.key", "attention.value", "attention.output", "feed_forward.up", "feed_forward.down"];
+
 /// Entries under a pair of prefixes.
 struct Names {
     ours: &'static str,
@@ -120,29 +124,29 @@ impl Names {
         self.norm("embedding_norm", "embeddings.LayerNorm");
         let (blocks, linears, norms) = match config.family {
             BertFamily::Bert | BertFamily::Roberta => (
-                "encoder",
-                ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"]
-                    .into_iter()
-                    .chain(["intermediate.dense", "output.dense"]),
+                "encoder.layer",
+                [
+                    "attention.self.query",
+                    "attention.self.key",
+                    "attention.self.value",
+                    "attention.output.dense",
+                    "intermediate.dense",
+                    "output.dense",
+                ],
                 ["attention.output.LayerNorm", "output.LayerNorm"],
             ),
             BertFamily::DistilBert => (
-                "transformer",
-                ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"]
-                    .into_iter()
-                    .chain(["ffn.lin1", "ffn.lin2"]),
+                "transformer.layer",
+                ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"],
                 ["sa_layer_norm", "output_layer_norm"],
             ),
         };
-        let our_linears = ["attention.query", "attention.key", "attention.value", "attention.output"]
-            .into_iter()
-            .chain(["feed_forward.up", "feed_forward.down"]);
         for i in 0..config.num_layers {
-            for (ours, theirs) in our_linears.clone().zip(linears.clone()) {
-                self.linear(&format!("blocks.{i}.{ours}"), &format!("{blocks}.layer.{i}.{theirs}"));
+            for (ours, theirs) in OUR_LINEARS.into_iter().zip(linears) {
+                self.linear(&format!("blocks.{i}.{ours}"), &format!("{blocks}.{i}.{theirs}"));
             }
             for (ours, theirs) in ["attention_norm", "feed_forward_norm"].into_iter().zip(norms) {
-                self.norm(&format!("blocks.{i}.{ours}"), &format!("{blocks}.layer.{i}.{theirs}"));
+                self.norm(&format!("blocks.{i}.{ours}"), &format!("{blocks}.{i}.{theirs}"));
             }
         }
     }
