@@ -66,7 +66,7 @@ pub enum ModelError {
     /// A folder has its weights in Python's pickle format only, which can run code when it is read.
     #[error(
         "{}: pickled weights are not read; convert them once with transformers: \
-         `AutoModelForCausalLM.from_pretrained({dir:?}).save_pretrained(...)`",
+         `X.from_pretrained({dir:?}).save_pretrained(...)`, where X is the class that config.json names",
         path.display()
     )]
     Pickle {

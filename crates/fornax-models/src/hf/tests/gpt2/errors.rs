@@ -24,7 +24,7 @@ fn folders_that_are_no_checkpoint() {
     fs::copy(fixture("plain/config.json"), dir.path().join(CONFIG)).unwrap();
     insta::assert_snapshot!(error(dir.path()), @"DIR is no Hugging Face checkpoint: it has no model.safetensors nor model.safetensors.index.json");
     fs::write(dir.path().join("pytorch_model.bin"), b"pickle").unwrap();
-    insta::assert_snapshot!(error(dir.path()), @r#"DIR/pytorch_model.bin: pickled weights are not read; convert them once with transformers: `AutoModelForCausalLM.from_pretrained("DIR").save_pretrained(...)`"#);
+    insta::assert_snapshot!(error(dir.path()), @r#"DIR/pytorch_model.bin: pickled weights are not read; convert them once with transformers: `X.from_pretrained("DIR").save_pretrained(...)`, where X is the class that config.json names"#);
 }
 
 #[test]
