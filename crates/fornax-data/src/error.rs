@@ -111,6 +111,24 @@ pub enum DataError {
         /// The file's.
         found: String,
     },
+    /// A file of an archive is there, but with another number of lines.
+    #[error("{path}: has {found} lines that are not blank, the data set says {expected}", path = path.display())]
+    LineCount {
+        /// The file.
+        path: PathBuf,
+        /// The lines in `dataset.toml`.
+        expected: u64,
+        /// The file's.
+        found: u64,
+    },
+    /// An archive can't be unpacked.
+    #[error("{path}: not a usable archive: {reason}", path = path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A download failed for good.
     #[error("can't download {url}: {reason}")]
     Download {
@@ -312,7 +330,7 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotUtf8 { .. } => Some("convert the file to UTF-8, for instance with iconv".into()),
-            Self::Checksum { path, .. } => Some(format!(
+            Self::Checksum { path, .. } | Self::LineCount { path, .. } => Some(format!(
                 "the file was changed or is another version; move {} away to have it downloaded again",
                 path.display()
             )),

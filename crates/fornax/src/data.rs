@@ -62,11 +62,12 @@ fn list() -> anyhow::Result<()> {
         if listing.name == dataset::EMBEDDED {
             writeln!(out, "    needs no download")?;
         }
-        for (file, local) in descriptor.files.iter().zip(&listing.files) {
+        for (file, local) in descriptor.entries().zip(&listing.files) {
+            let (name, (url, bytes)) = (file.name(), file.download());
             match local {
-                Local::Here(path) => writeln!(out, "    {}: {}", file.name, path.display())?,
-                Local::Differs(path) => writeln!(out, "    {}: {} has another size", file.name, path.display())?,
-                Local::Absent => writeln!(out, "    {}: not here; {} bytes from {}", file.name, file.bytes, file.url)?,
+                Local::Here(path) => writeln!(out, "    {name}: {}", path.display())?,
+                Local::Differs(path) => writeln!(out, "    {name}: {} has another size", path.display())?,
+                Local::Absent => writeln!(out, "    {name}: not here; {bytes} bytes from {url}")?,
             }
         }
     }

@@ -31,6 +31,9 @@ pub struct Descriptor {
     /// All files.
     #[serde(default)]
     pub files: Vec<RemoteFile>,
+    /// Archives that hold further files.
+    #[serde(default)]
+    pub archives: Vec<Archive>,
     /// The crates of the embedded corpus, instead of files.
     #[serde(default)]
     pub crates: Vec<CrateEntry>,
@@ -64,6 +67,73 @@ pub struct RemoteFile {
     pub bytes: u64,
 }
 
+/// A zip that holds files of a data set.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Archive {
+    /// Its name in the data set's folder.
+    pub name: String,
+    /// Where it can be downloaded.
+    pub url: String,
+    /// Of its bytes, in lower-case hexadecimal.
+    pub sha256: String,
+    /// Its size.
+    pub bytes: u64,
+    /// What is taken out of it.
+    pub files: Vec<PackedFile>,
+}
+
+/// A file of an archive.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackedFile {
+    /// Its name in the data set's folder.
+    pub name: String,
+    /// Its path in the archive.
+    pub path: String,
+    /// Its lines that are not blank.
+    pub lines: u64,
+}
+
+/// A file that a split can name.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// By itself.
+    Plain(&'a RemoteFile),
+    /// In an archive.
+    Packed(&'a Archive, &'a PackedFile),
+}
+
+impl<'a> Entry<'a> {
+    /// Its name in the data set's folder.
+    pub fn name(&self) -> &'a str {
+        match self {
+            Self::Plain(file) => &file.name,
+            Self::Packed(_, file) => &file.name,
+        }
+    }
+
+    /// What is downloaded for it: URL and bytes.
+    pub fn download(&self) -> (&'a str, u64) {
+        match self {
+            Self::Plain(file) => (&file.url, file.bytes),
+            Self::Packed(archive, _) => (&archive.url, archive.bytes),
+        }
+    }
+}
+
+impl Archive {
+    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.files.iter().map(move |file| Entry::Packed(self, file))
+    }
+
+    /// The archive itself as a file.
+    pub(super) fn remote(&self) -> RemoteFile {
+        let Self { name, url, sha256, bytes, .. } = self.clone();
+        RemoteFile { name, url, sha256, bytes }
+    }
+}
+
 impl Descriptor {
     /// Reads and checks a descriptor; `name` is for messages.
     ///
@@ -85,24 +155,32 @@ impl Descriptor {
             return Err(wrong("either `splits.train` or `crates` must be given".into()));
         }
         for file in train.iter().chain(valid).chain(test) {
-            descriptor.file(name, file)?;
+            descriptor.entry(name, file)?;
         }
-        for file in &descriptor.files {
+        let archives: Vec<RemoteFile> = descriptor.archives.iter().map(Archive::remote).collect();
+        for file in descriptor.files.iter().chain(&archives) {
             if file.sha256.len() != 64 || !file.sha256.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f')) {
                 return Err(wrong(format!("sha256 of `{}` must be 64 lower-case hexadecimal digits", file.name)));
             }
-            if file.name.is_empty() || file.name.starts_with('.') || file.name.contains(['/', '\\']) {
-                return Err(wrong(format!("`{}` is no plain file name", file.name)));
-            }
+        }
+        let names = descriptor.entries().map(|entry| entry.name()).chain(archives.iter().map(|it| it.name.as_str()));
+        if let Some(bad) = names.into_iter().find(|it| it.is_empty() || it.starts_with('.') || it.contains(['/', '\\']))
+        {
+            return Err(wrong(format!("`{bad}` is no plain file name")));
         }
         Ok(descriptor)
     }
 
-    /// The file of this name; `dataset` is for the message.
-    pub(super) fn file(&self, dataset: &str, file: &str) -> Result<&RemoteFile, DataError> {
-        self.files.iter().find(|it| it.name == file).ok_or_else(|| DataError::Descriptor {
+    /// All files, those by themselves first.
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.files.iter().map(Entry::Plain).chain(self.archives.iter().flat_map(Archive::entries))
+    }
+
+    /// The file of this name, by itself or in an archive; `dataset` is for the message.
+    pub(super) fn entry(&self, dataset: &str, file: &str) -> Result<Entry<'_>, DataError> {
+        self.entries().find(|entry| entry.name() == file).ok_or_else(|| DataError::Descriptor {
             name: dataset.into(),
-            message: format!("a split names `{file}`, which is not under [[files]]"),
+            message: format!("a split names `{file}`, which is neither under [[files]] nor in one of [[archives]]"),
         })
     }
 }
@@ -140,7 +218,26 @@ bytes = 1
         let descriptor = Descriptor::parse("x", GOOD).unwrap();
         assert_eq!(descriptor.format, Format::Tsv);
         assert_eq!(descriptor.columns["text"], "sentence");
-        assert_eq!(descriptor.file("x", "b.tsv").unwrap().url, "https://example.org/b.tsv");
+        assert_eq!(descriptor.entry("x", "b.tsv").unwrap().download(), ("https://example.org/b.tsv", 1));
+    }
+
+    #[test]
+    fn a_split_may_name_a_file_of_an_archive() {
+        let archive = GOOD.replacen("[[files]]", "[[archives]]", 2);
+        let archive = archive.replacen("a.tsv\"\nurl", "a.zip\"\nurl", 1).replacen("b.tsv\"\nurl", "b.zip\"\nurl", 1);
+        let with =
+            |name: &str| format!("bytes = 1\nfiles = [{{ name = \"{name}\", path = \"dir/{name}\", lines = 2 }}]");
+        let text = archive.replacen("bytes = 1", &with("a.tsv"), 1);
+        let at = text.rfind("bytes = 1").unwrap();
+        let text = format!("{}{}", &text[..at], with("b.tsv"));
+        let descriptor = Descriptor::parse("x", &text).unwrap();
+        assert_eq!(descriptor.entries().map(|entry| entry.name()).collect::<Vec<_>>(), ["a.tsv", "b.tsv"]);
+        let entry = descriptor.entry("x", "b.tsv").unwrap();
+        assert_eq!(entry.download(), ("https://example.org/b.tsv", 1));
+        assert!(matches!(entry, Entry::Packed(archive, file) if archive.name == "b.zip" && file.lines == 2));
+        assert!(error(&text.replace("b.zip", "../b.zip")).contains("no plain file name"));
+        assert!(error(&text.replace("lines", "rows")).contains("rows"));
+        assert!(error(&text.replace("name = \"b.tsv\"", "name = \"c.tsv\"")).contains("`b.tsv`"));
     }
 
     #[test]

@@ -194,7 +194,7 @@ impl Job<'_> {
 }
 
 /// `<path>.<suffix>`, in the same folder.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
@@ -202,7 +202,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Holds the lock until it is dropped. The file stays: removing it would let two processes lock two files of the same name.
-fn lock(path: &Path) -> Result<File, DataError> {
+pub(super) fn lock(path: &Path) -> Result<File, DataError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(DataError::io(path))?;
     match file.try_lock() {
         Ok(()) => {}

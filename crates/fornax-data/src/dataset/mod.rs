@@ -1,5 +1,6 @@
 //! Data sets by name: what `datasets/<name>/dataset.toml` says, where the files are, and how they become sources.
 
+mod archive;
 mod config;
 mod descriptor;
 mod download;
@@ -8,7 +9,7 @@ mod places;
 use std::path::PathBuf;
 
 pub use config::DataConfig;
-pub use descriptor::{Descriptor, RemoteFile, SplitFiles};
+pub use descriptor::{Archive, Descriptor, Entry, PackedFile, RemoteFile, SplitFiles};
 pub use download::{Patience, download};
 pub use places::{Local, Places};
 
@@ -28,9 +29,10 @@ pub fn cache_folder() -> PathBuf {
 }
 
 /// Each folder of `datasets/`, compiled in so that a binary knows them wherever it runs. A new data set is one folder and one line.
-const REGISTRY: [(&str, &str); 3] = [
+const REGISTRY: [(&str, &str); 4] = [
     (EMBEDDED, include_str!("../../../../datasets/rust-crates/dataset.toml")),
     ("tinyshakespeare", include_str!("../../../../datasets/tinyshakespeare/dataset.toml")),
+    ("sst2", include_str!("../../../../datasets/sst2/dataset.toml")),
     ("wikitext-2", include_str!("../../../../datasets/wikitext-2/dataset.toml")),
 ];
 
@@ -41,7 +43,8 @@ pub struct Listing {
     pub name: &'static str,
     /// What its `dataset.toml` says.
     pub descriptor: Descriptor,
-    /// Where each of its files is; none for the embedded data set. Sizes are compared, contents are not read.
+    /// Where each of its files ([`Descriptor::entries`]) is; none for the embedded data set. Sizes are compared, contents are not
+    /// read.
     pub files: Vec<Local>,
 }
 
@@ -68,7 +71,7 @@ pub fn descriptor(name: &str) -> Result<Descriptor, DataError> {
 pub fn list(places: &Places) -> Result<Vec<Listing>, DataError> {
     let listing = |name| {
         let descriptor = descriptor(name)?;
-        let files = descriptor.files.iter().map(|file| places.local(name, file)).collect();
+        let files = descriptor.entries().map(|entry| places.local_entry(name, entry)).collect();
         Ok(Listing { name, descriptor, files })
     };
     names().map(listing).collect()
@@ -84,7 +87,7 @@ pub fn get(name: &str, places: &Places) -> Result<Vec<PathBuf>, DataError> {
     if name == EMBEDDED {
         return RustCrates::locate(&descriptor.crates, &crate_folders(places));
     }
-    descriptor.files.iter().map(|file| places.get(name, file)).collect()
+    descriptor.entries().map(|entry| places.get_entry(name, entry)).collect()
 }
 
 /// Opens one split, getting its files as [`get`] does. `part` matters to the embedded data set only.
@@ -124,7 +127,7 @@ fn open_files(
     places: &Places,
 ) -> Result<Box<dyn Source>, DataError> {
     let find = |wanted: &String| {
-        let path = places.get(name, descriptor.file(name, wanted)?)?;
+        let path = places.get_entry(name, descriptor.entry(name, wanted)?)?;
         Ok(FoundFile { path, name: wanted.clone(), in_folder: false })
     };
     let found = files.iter().map(find).collect::<Result<Vec<_>, _>>()?;

@@ -1,5 +1,7 @@
 use std::path::{Path, PathBuf};
 
+use super::archive;
+use super::descriptor::{Archive, Entry, PackedFile};
 use super::{Patience, RemoteFile, download};
 use crate::DataError;
 use crate::source::file_sha256;
@@ -51,13 +53,21 @@ impl Places {
         Some(self.cache.as_ref()?.join("datasets").join(name))
     }
 
-    fn find(&self, name: &str, file: &RemoteFile) -> Option<PathBuf> {
-        self.folders(name).into_iter().map(|folder| folder.join(&file.name)).find(|path| path.is_file())
+    fn find(&self, name: &str, file: &str) -> Option<PathBuf> {
+        self.folders(name).into_iter().map(|folder| folder.join(file)).find(|path| path.is_file())
+    }
+
+    /// Whether a file is here: by itself as [`local`](Self::local); of an archive, without a look at its size.
+    pub fn local_entry(&self, name: &str, entry: Entry<'_>) -> Local {
+        match entry {
+            Entry::Plain(file) => self.local(name, file),
+            Entry::Packed(_, file) => self.find(name, &file.name).map_or(Local::Absent, Local::Here),
+        }
     }
 
     /// Whether a file is here; looks at its size, reads nothing.
     pub fn local(&self, name: &str, file: &RemoteFile) -> Local {
-        match self.find(name, file) {
+        match self.find(name, &file.name) {
             Some(path) if path.metadata().is_ok_and(|it| it.len() == file.bytes) => Local::Here(path),
             Some(path) => Local::Differs(path),
             None => Local::Absent,
@@ -69,18 +79,44 @@ impl Places {
     /// # Errors
     /// A file that is found but has another checksum (it is not touched), or a failed download.
     pub fn get(&self, name: &str, file: &RemoteFile) -> Result<PathBuf, DataError> {
-        if let Some(path) = self.find(name, file) {
+        if let Some(path) = self.find(name, &file.name) {
             verify(&path, file)?;
             return Ok(path);
         }
-        let folder = self.cache_of(name).ok_or_else(|| DataError::Download {
-            url: file.url.clone(),
-            reason: "this user has no cache folder; set FORNAX_CACHE".into(),
-            folder: self.data.clone().unwrap_or_else(|| "$FORNAX_DATA".into()).join(name),
-        })?;
-        let path = folder.join(&file.name);
+        let path = self.cache_folder(name, &file.url)?.join(&file.name);
         download(file, &path, &self.patience)?;
         Ok(path)
+    }
+
+    /// The path of a file with the right contents: as [`get`](Self::get), or the first that is found, else taken out of its archive,
+    /// all of whose files are unpacked into the cache folder.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); a file of an archive with another number of lines; an archive that can't be unpacked.
+    pub fn get_entry(&self, name: &str, entry: Entry<'_>) -> Result<PathBuf, DataError> {
+        match entry {
+            Entry::Plain(file) => self.get(name, file),
+            Entry::Packed(archive, file) => self.get_packed(name, archive, file),
+        }
+    }
+
+    fn get_packed(&self, name: &str, archive: &Archive, file: &PackedFile) -> Result<PathBuf, DataError> {
+        if let Some(path) = self.find(name, &file.name) {
+            archive::verify(&path, file)?;
+            return Ok(path);
+        }
+        let folder = self.cache_folder(name, &archive.url)?;
+        archive::unpack(&self.get(name, &archive.remote())?, archive, &folder)?;
+        Ok(folder.join(&file.name))
+    }
+
+    /// The folder for what comes from `url`.
+    fn cache_folder(&self, name: &str, url: &str) -> Result<PathBuf, DataError> {
+        self.cache_of(name).ok_or_else(|| DataError::Download {
+            url: url.to_owned(),
+            reason: "this user has no cache folder; set FORNAX_CACHE".into(),
+            folder: self.data.clone().unwrap_or_else(|| "$FORNAX_DATA".into()).join(name),
+        })
     }
 }
 

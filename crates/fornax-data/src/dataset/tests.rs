@@ -31,7 +31,7 @@ fn every_folder_of_datasets_is_registered_and_well_formed() {
 #[test]
 fn unknown_names_and_splits_are_refused() {
     let error = descriptor("tinyshakespear").unwrap_err().to_string();
-    assert_eq!(error, "unknown data set `tinyshakespear`; there is: rust-crates, tinyshakespeare");
+    assert_eq!(error, "unknown data set `tinyshakespear`; there is: rust-crates, tinyshakespeare, sst2");
     let error = open("tinyshakespeare", Split::Test, Part::Code, &nowhere()).err().unwrap().to_string();
     assert_eq!(error, "data set `tinyshakespeare` has no split `test`");
 }
@@ -125,4 +125,17 @@ fn tinyshakespeare_is_divided_as_nanogpt_does() {
     let valid = open("tinyshakespeare", Split::Valid, Part::Code, &places).unwrap().get(0).unwrap().text;
     assert_eq!((train.len(), valid.len()), (1_003_854, 111_540));
     assert!(train.starts_with("First Citizen:"));
+}
+
+#[test]
+fn sst2_is_a_text_too() {
+    let Some(data) = std::env::var_os("FORNAX_DATA") else {
+        println!("skipped: FORNAX_DATA is not set");
+        return;
+    };
+    let places = Places { data: Some(data.into()), ..nowhere() };
+    assert_eq!(get("sst2", &places).unwrap().len(), 3);
+    let counts =
+        [Split::Train, Split::Valid, Split::Test].map(|split| open("sst2", split, Part::Code, &places).unwrap().len());
+    assert_eq!(counts, [67_349, 872, 1_821]);
 }

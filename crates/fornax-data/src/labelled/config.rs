@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::TableFormat;
 use super::example::{LabelKind, LabelledSet};
 use super::find::TaskFiles;
 use super::read::Table;
@@ -29,9 +30,9 @@ pub struct LabelledConfig {
     /// Tables to predict at the end; their labels may be missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub test_files: Vec<PathBuf>,
-    /// `tsv`, `csv` or `jsonl`. Default: what the names of the files say.
+    /// `tsv`, `csv`, `jsonl` or `parquet`. Default: what the names of the files say.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub format: Option<Format>,
+    pub format: Option<TableFormat>,
     /// The column or JSON key that holds the text. Default: `text`, the name that most public data sets use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text_column: Option<String>,
@@ -213,28 +214,34 @@ impl LabelledConfig {
             let secret = split == Split::Test;
             let table =
                 Table { format, columns, labels: &kind, secret, incomplete_rows: false, task: None, only: None };
-            let found: Vec<PathBuf> = find_files(paths, format, &[])?.into_iter().map(|file| file.path).collect();
+            let found: Vec<PathBuf> =
+                find_files(paths, Format::Text, &format.extensions())?.into_iter().map(|file| file.path).collect();
             read_set(&split.to_string(), &table, &found)
         };
-        let test = if self.test_files.is_empty() { Vec::new() } else { vec![open(Split::Test, &self.test_files)?] };
         let (train, valid) = (open(Split::Train, &self.files)?, vec![open(Split::Valid, &self.valid_files)?]);
+        let test = if self.test_files.is_empty() { Vec::new() } else { vec![open(Split::Test, &self.test_files)?] };
         Ok(LabelledSplits { task: None, train, valid, test, kind })
     }
 
     /// The format that is given, else the one that all names agree on.
-    fn format_of_files(&self) -> Result<Format, DataError> {
+    fn format_of_files(&self) -> Result<TableFormat, DataError> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        let wrong = |value: String| DataError::ConfigValue {
+            key: "data.files",
+            value,
+            expected: "tsv, csv, jsonl or parquet files, all of one format, or data.format".into(),
+        };
         let files = || self.files.iter().chain(&self.valid_files).chain(&self.test_files);
-        let named = || files().next().map(|path| Format::of(path));
-        let format = self.format.or_else(|| named().filter(|first| files().all(|path| Format::of(path) == *first)));
-        match format {
-            Some(format) if format.has_columns() => Ok(format),
-            given => Err(DataError::ConfigValue {
-                key: if self.format.is_some() { "data.format" } else { "data.files" },
-                value: given.map_or("a mix of formats, judging by the names".into(), |it| {
-                    format!("{it:?}").to_lowercase() + if self.format.is_some() { "" } else { ", judging by the names" }
-                }),
-                expected: "tsv, csv or jsonl, which have columns; data.format says which".into(),
-            }),
+        let formats: Vec<TableFormat> = files()
+            .map(|path| {
+                TableFormat::of(path).ok_or_else(|| wrong(format!("{}, judging by its name no table", path.display())))
+            })
+            .collect::<Result<_, _>>()?;
+        match formats.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|format| format == first) => Ok(*first),
+            _ => Err(wrong("a mix of formats, judging by the names".into())),
         }
     }
 }
@@ -264,7 +271,7 @@ fn read_task_set(info: &TaskInfo, set: &TaskSet, files: &TaskFiles) -> Result<Op
     };
     let (kind, listed) = (info.label_kind(), files.listed()?);
     let table = Table {
-        format: Format::Tsv,
+        format: TableFormat::Tsv,
         columns: set.columns,
         labels: &kind,
         secret: set.split == Split::Test,

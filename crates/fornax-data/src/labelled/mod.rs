@@ -10,6 +10,7 @@ mod config;
 mod encode;
 mod example;
 mod find;
+mod format;
 mod read;
 mod submission;
 mod tasks;
@@ -19,6 +20,7 @@ pub use buckets::{BucketPlan, LengthPlan};
 pub use config::{LabelledConfig, LabelledSplits};
 pub use encode::EncodedSet;
 pub use example::{Label, LabelKind, LabelledExample, LabelledSet};
+pub use format::TableFormat;
 pub use submission::write_submission;
 pub use tasks::{Column, Columns, GlueTask, TaskInfo, TaskLabels, TaskSet};
 

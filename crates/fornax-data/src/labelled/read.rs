@@ -6,14 +6,17 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::TableFormat;
 use super::example::{LabelKind, LabelledExample};
 use super::tasks::{Column, Columns};
 use crate::DataError;
-use crate::source::{Format, read_text};
+use crate::source::read_text;
+
+mod parquet;
 
 /// How a table is read.
 pub(super) struct Table<'a> {
-    pub(super) format: Format,
+    pub(super) format: TableFormat,
     pub(super) columns: Columns<'a>,
     pub(super) labels: &'a LabelKind,
     /// Whether labels may be missing: in a test set.
@@ -57,13 +60,12 @@ impl Table<'_> {
     /// A file that can't be read or is not UTF-8; a missing column; a row that can't be read, with its line; a label that is unknown,
     /// or missing where it may not be; no example at all.
     pub(super) fn read(&self, path: &Path, first_index: u64) -> Result<Vec<LabelledExample>, DataError> {
-        let content = read_text(path)?;
         let mut reading = Reading { table: self, path, examples: Vec::new(), next_index: first_index };
         match self.format {
-            Format::Csv => reading.csv(&content)?,
-            Format::Jsonl => reading.jsonl(&content)?,
-            // The formats without columns are refused where the config is checked.
-            _ => reading.tsv(&content)?,
+            TableFormat::Tsv => reading.tsv(&read_text(path)?)?,
+            TableFormat::Csv => reading.csv(&read_text(path)?)?,
+            TableFormat::Jsonl => reading.jsonl(&read_text(path)?)?,
+            TableFormat::Parquet => reading.parquet()?,
         }
         if reading.examples.is_empty() {
             let reason = "there is no example in it".to_owned();

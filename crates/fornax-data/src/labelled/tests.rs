@@ -437,19 +437,16 @@ fn keys_that_exclude_each_other_are_named() {
         ),
         (
             "files = ['a.tsv']\nvalid_files = ['b.csv']\nlabels = ['a', 'b']",
-            "`data.files` is a mix of formats, judging by the names; expected tsv, csv or jsonl, which have columns; data.format says which",
+            "`data.files` is a mix of formats, judging by the names; expected tsv, csv, jsonl or parquet files, all of one format, or data.format",
         ),
         (
             "files = ['a.txt']\nvalid_files = ['b.txt']\nlabels = ['a', 'b']",
-            "`data.files` is text, judging by the names; expected tsv, csv or jsonl, which have columns; data.format says which",
-        ),
-        (
-            "files = ['a.tsv']\nvalid_files = ['b.tsv']\nlabels = ['a', 'b']\nformat = 'lines'",
-            "`data.format` is lines; expected tsv, csv or jsonl, which have columns; data.format says which",
+            "`data.files` is a.txt, judging by its name no table; expected tsv, csv, jsonl or parquet files, all of one format, or data.format",
         ),
     ] {
         assert_eq!(open_own(&[], text).unwrap_err(), message);
     }
+    assert!(toml::from_str::<LabelledConfig>("format = 'lines'").unwrap_err().to_string().contains("unknown variant"));
     assert!(toml::from_str::<LabelledConfig>("task = 'sst'").unwrap_err().to_string().contains("unknown variant"));
     let config: LabelledConfig = toml::from_str("task = 'mnli'\nmax_len = 64").unwrap();
     assert_eq!(toml::from_str::<LabelledConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
