@@ -151,6 +151,7 @@ fn is_data_usage(error: &DataError) -> bool {
             | DataError::UnknownSplit { .. }
             | DataError::TooFewExamples { .. }
             | DataError::CorpusTooShort { .. }
+            | DataError::NoSeparator
     )
 }
 

@@ -243,6 +243,13 @@ fn files_are_found_in_every_place_in_order() {
         "get them from https://dl.fbaipublicfiles.com/glue/data/RTE.zip, unpack them, and name their folder: data.folder = \"DIR\""
     );
 
+    // SST-2 has a descriptor: its download is tried, and here fails for want of a folder.
+    let config_of_sst2 = LabelledConfig { task: Some(GlueTask::Sst2), ..LabelledConfig::default() };
+    let error = config_of_sst2.open_in(nowhere(&root.path().join("given"))).unwrap_err();
+    let why = "; the download failed: this user has no cache folder; set FORNAX_CACHE";
+    assert!(error.to_string().ends_with(why), "{error}");
+    assert!(error.hint().unwrap().contains("https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"));
+
     for place in ["cache/datasets/rte", "cache/datasets/RTE", "data/RTE", "data/rte", "given/RTE", "given"] {
         let folder = root.path().join(place);
         std::fs::create_dir_all(&folder).unwrap();
