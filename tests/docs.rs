@@ -117,17 +117,37 @@ fn every_config_of_a_recipe_can_be_used() {
     for recipe in recipes() {
         for path in files(&recipe.join("configs"), "toml") {
             // A new recipe adds its own config type here.
-            let config = match recipe.file_name().unwrap().to_str().unwrap() {
-                "gpt-lm" => fornax_cli::load::<gpt_lm::Config>(Some(&path), "", &[]).map(|loaded| loaded.config),
+            match recipe.file_name().unwrap().to_str().unwrap() {
+                "gpt-lm" => check_gpt_lm(&load(&path)),
+                "bert-mlm" => check_bert_mlm(&load(&path)),
+                "glue" => check_glue(&load(&path)),
                 other => panic!("how are the configs of {other} read?"),
-            };
-            let config = config.unwrap_or_else(|error| panic!("{error}"));
-            config.validate().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            config.data.check().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let sizes = config.model.gpt2(config.tokenizer.vocab_size, config.objective.seq_len);
-            sizes.validate().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            }
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             checked += 1;
         }
     }
-    assert!(checked >= 5, "{checked} configs");
+    assert!(checked >= 12, "{checked} configs");
+}
+
+fn load<C: serde::de::DeserializeOwned>(path: &Path) -> C {
+    fornax_cli::load(Some(path), "", &[]).unwrap_or_else(|error| panic!("{error}")).config
+}
+
+fn check_gpt_lm(config: &gpt_lm::Config) -> Result<(), Box<dyn std::error::Error>> {
+    config.validate()?;
+    config.data.check()?;
+    Ok(config.model.gpt2(config.tokenizer.vocab_size, config.objective.seq_len).validate()?)
+}
+
+fn check_bert_mlm(config: &bert_mlm::Config) -> Result<(), Box<dyn std::error::Error>> {
+    config.validate()?;
+    config.data.check()?;
+    config.objective.masking.validate()?;
+    Ok(config.model.bert(config.tokenizer.vocab_size, config.objective.seq_len).validate()?)
+}
+
+fn check_glue(config: &glue::Config) -> Result<(), Box<dyn std::error::Error>> {
+    config.validate()?;
+    Ok(config.model.bert(config.tokenizer.vocab_size, config.data.max_len).validate()?)
 }

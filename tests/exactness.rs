@@ -24,7 +24,7 @@ fn straight(lab: &Lab, more: &[&str]) -> RunFolder {
 }
 
 #[track_caller]
-fn assert_same_run(run: &RunFolder, straight: &RunFolder, steps: u64) {
+pub(crate) fn assert_same_run(run: &RunFolder, straight: &RunFolder, steps: u64) {
     assert_eq!(run.train_steps(), (1..=steps).collect::<Vec<_>>(), "each step stands once");
     assert_eq!(run.timeless(), straight.timeless());
     assert!(run.tensors(steps) == straight.tensors(steps), "parameters or moments differ");

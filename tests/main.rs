@@ -3,6 +3,7 @@
 //! - [`bad_input`]: whatever a user, a file or a disk does wrong ends in one clear error with the right exit code, and nothing is lost.
 //! - [`device`]: a model learns the same on every backend; CI runs these again with `FORNAX_TEST_DEVICE=wgpu` and `=libtorch`.
 //! - [`docs`]: pages, links and configs in the repository are right.
+//! - [`encoders`]: pretraining and fine-tuning of encoders, from a text to predictions.
 //! - [`exactness`]: a run that was killed, interrupted or repeated is the run that was not, bit for bit.
 //! - [`program`]: command lines, printed text and the files of a run are as documented.
 
@@ -12,6 +13,7 @@
 mod bad_input;
 mod device;
 mod docs;
+mod encoders;
 mod exactness;
 mod program;
 

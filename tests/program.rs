@@ -25,10 +25,13 @@ fn the_help_says_what_the_documentation_says() {
     let lab = lab();
     for (name, program, arguments) in [
         ("gpt-lm", "gpt-lm", ["--help"].as_slice()),
+        ("bert-mlm", "bert-mlm", &["--help"]),
+        ("glue", "glue", &["--help"]),
         ("fornax", "fornax", &["--help"]),
         ("fornax-data", "fornax", &["data", "--help"]),
         ("fornax-tokenizer-train", "fornax", &["tokenizer", "train", "--help"]),
         ("fornax-generate", "fornax", &["generate", "--help"]),
+        ("fornax-predict", "fornax", &["predict", "--help"]),
         ("fornax-train-gpt-lm", "fornax", &["train", "gpt-lm", "--help"]),
     ] {
         let help = Outcome::of(lab.command(program, arguments)).ok();

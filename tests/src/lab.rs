@@ -122,7 +122,7 @@ impl Lab {
         RunFolder::new(self.path(name))
     }
 
-    /// `gpt-lm` or `fornax` with these arguments: no terminal, no settings of the user, and backtraces asked for, so that one
+    /// A program with these arguments: no terminal, no settings of the user, and backtraces asked for, so that one
     /// that is printed is seen.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
@@ -148,14 +148,24 @@ impl Lab {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
 
-    /// Runs `gpt-lm` to its end, on the CPU unless the arguments name a device.
-    pub fn gpt_lm(&self, arguments: &[&str]) -> Outcome {
-        Outcome::of(self.command("gpt-lm", &on_cpu(arguments)))
+    /// Runs a recipe to its end, on the CPU unless the arguments name a device.
+    pub fn train(&self, recipe: &str, arguments: &[&str]) -> Outcome {
+        Outcome::of(self.command(recipe, &on_cpu(arguments)))
     }
 
-    /// Starts `gpt-lm` on the CPU.
+    /// Starts a recipe on the CPU.
+    pub fn start_training(&self, recipe: &str, arguments: &[&str]) -> Running {
+        Running(self.command(recipe, &on_cpu(arguments)).spawn().unwrap())
+    }
+
+    /// [`train`](Self::train) of `gpt-lm`.
+    pub fn gpt_lm(&self, arguments: &[&str]) -> Outcome {
+        self.train("gpt-lm", arguments)
+    }
+
+    /// [`start_training`](Self::start_training) of `gpt-lm`.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        Running(self.command("gpt-lm", &on_cpu(arguments)).spawn().unwrap())
+        self.start_training("gpt-lm", arguments)
     }
 
     /// Runs `fornax` to its end.

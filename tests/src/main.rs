@@ -7,9 +7,11 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     match arguments.first().and_then(|name| name.to_str()) {
         Some("gpt-lm") => gpt_lm::main(arguments),
+        Some("bert-mlm") => bert_mlm::main(arguments),
+        Some("glue") => glue::main(arguments),
         Some("fornax") => fornax::main(arguments),
         _ => {
-            eprintln!("the first argument is gpt-lm or fornax");
+            eprintln!("the first argument is gpt-lm, bert-mlm, glue or fornax");
             ExitCode::from(2)
         }
     }

@@ -152,6 +152,8 @@ fn is_data_usage(error: &DataError) -> bool {
             | DataError::TooFewExamples { .. }
             | DataError::CorpusTooShort { .. }
             | DataError::NoSeparator
+            | DataError::MissingSpecialToken { .. }
+            | DataError::TooFewDocuments { .. }
     )
 }
 

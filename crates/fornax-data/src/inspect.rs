@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::batch::{IGNORE_TARGET, TokenBatch};
+use crate::labelled::{LabelKind, LabelledBatch, Labels};
 use crate::masked_batch::MaskedBatch;
 use crate::tokenizer::{SpecialToken, Tokenizer};
 
@@ -59,6 +60,38 @@ pub fn render_masked(batch: &MaskedBatch, tokenizer: &Tokenizer, rows: usize) ->
             };
             format!("{:>4}  {put:<6}", types[position])
         });
+    }
+    text
+}
+
+/// Writes the first `rows` rows of a labelled batch as tables: position, id, piece and token type; the label stands in the head line.
+pub fn render_labelled(batch: &LabelledBatch, tokenizer: &Tokenizer, kind: &LabelKind, rows: usize) -> String {
+    let mut text = String::new();
+    for row in 0..batch.batch.min(rows) {
+        let (start, length) = (row * batch.seq_len, batch.lengths[row] as usize);
+        let label = match (&batch.labels, kind) {
+            (Labels::Classes(classes), LabelKind::Classes(names)) => {
+                usize::try_from(classes[row]).ok().and_then(|class| names.get(class).cloned())
+            }
+            (Labels::Scores(scores), _) if !scores[row].is_nan() => Some(scores[row].to_string()),
+            _ => None,
+        };
+        let label = label.map_or_else(|| "no label".to_owned(), |label| format!("label {label}"));
+        let filling = batch.seq_len - length;
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "row {row}, example {}: {length} tokens and {filling} of padding, {label}",
+            batch.examples[row]
+        );
+        let pieces: Vec<String> =
+            batch.input_ids[start..start + length].iter().map(|&id| piece(tokenizer, id)).collect();
+        let width = pieces.iter().map(|piece| piece.chars().count()).max().unwrap_or(0).max("piece".len());
+        let _ = writeln!(text, "{:>5} {:>7}  {:<width$}  type", "pos", "id", "piece");
+        for (position, piece) in pieces.iter().enumerate() {
+            let (id, type_id) = (batch.input_ids[start + position], batch.token_type_ids[start + position]);
+            let _ = writeln!(text, "{position:>5} {id:>7}  {piece:<width$}  {type_id:>4}");
+        }
     }
     text
 }

@@ -7,11 +7,11 @@ use fornax_models::ModelError;
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// Model or checkpoint.
-    #[error(transparent)]
+    #[error("{0}")]
     Model(#[from] ModelError),
 
     /// Tokenizer.
-    #[error(transparent)]
+    #[error("{0}")]
     Data(#[from] DataError),
 
     /// A tokenizer has tokens that its model doesn't know.

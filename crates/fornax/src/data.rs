@@ -44,6 +44,7 @@ pub(crate) struct Inspect {
 enum Recipe {
     GptLm,
     BertMlm,
+    Glue,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -93,6 +94,10 @@ fn show(args: &Inspect) -> anyhow::Result<()> {
         Recipe::BertMlm => {
             let config = load(path, bert_mlm::DEFAULT_CONFIG, overrides)?.config;
             bert_mlm::inspect(&config, split, args.step, args.rows, &mut out)
+        }
+        Recipe::Glue => {
+            let config = load(path, glue::DEFAULT_CONFIG, overrides)?.config;
+            glue::inspect(&config, split, args.step, args.rows, &mut out)
         }
     }
 }

@@ -46,6 +46,9 @@ enum Recipe {
     /// BERT masked-language modelling
     #[command(name = bert_mlm::NAME)]
     BertMlm(bert_mlm::Args),
+    /// Fine-tuning on GLUE, or on labelled text
+    #[command(name = glue::NAME)]
+    Glue(glue::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Ending> {
@@ -57,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Predict(args) => predict::run(&args)?,
         Command::Train(Recipe::GptLm(args)) => return gpt_lm::execute(&args),
         Command::Train(Recipe::BertMlm(args)) => return bert_mlm::execute(&args),
+        Command::Train(Recipe::Glue(args)) => return glue::execute(&args),
     }
     Ok(Ending::Done)
 }

@@ -21,7 +21,7 @@ pub use config::{LabelledConfig, LabelledSplits};
 pub use encode::EncodedSet;
 pub use example::{Label, LabelKind, LabelledExample, LabelledSet};
 pub use format::TableFormat;
-pub use submission::write_submission;
+pub use submission::{write_predictions, write_submission};
 pub use tasks::{Column, Columns, GlueTask, TaskInfo, TaskLabels, TaskSet};
 
 #[cfg(test)]

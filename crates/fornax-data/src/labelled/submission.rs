@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use super::example::Label;
+use super::example::{Label, LabelKind};
 use super::tasks::{TaskInfo, TaskLabels, TaskSet};
 use crate::{DataError, files};
 
@@ -50,6 +50,32 @@ pub fn write_submission(
     }
     files::write_atomic(&path, text.as_bytes())?;
     Ok(path)
+}
+
+/// Writes the predictions for own tables: a line `index<TAB>prediction`, then the [`index`](super::LabelledExample::index) of each
+/// example and the name of its class, or its number. Beside and renamed.
+///
+/// # Errors
+///
+/// If a label is none of `kind`, or the file can't be written.
+pub fn write_predictions(path: &Path, kind: &LabelKind, predictions: &[(u64, Label)]) -> Result<(), DataError> {
+    let mut sorted = predictions.to_vec();
+    sorted.sort_by_key(|(index, _)| *index);
+    let mut text = "index\tprediction\n".to_owned();
+    for (index, label) in sorted {
+        let spelled = match (kind, label) {
+            (LabelKind::Classes(names), Label::Class(class)) => names.get(class).cloned(),
+            (LabelKind::Score, Label::Score(score)) => Some(score.to_string()),
+            _ => None,
+        };
+        let spelled = spelled.ok_or_else(|| {
+            let reason = format!("the prediction for example {index} is {label:?}, which is no label of the set");
+            DataError::Submission { path: path.into(), reason }
+        })?;
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{index}\t{spelled}");
+    }
+    files::write_atomic(path, text.as_bytes())
 }
 
 fn spell(labels: TaskLabels, label: Label) -> Option<String> {
@@ -109,6 +135,19 @@ mod tests {
         let (name, text) = write(GlueTask::Stsb, "test", |index| Label::Score(values[index as usize % 4]));
         assert_eq!(name, "STS-B.tsv");
         assert!(text.starts_with("index\tprediction\n0\t0.000\n1\t5.000\n2\t2.346\n3\t0.000\n"), "{}", &text[..60]);
+    }
+
+    #[test]
+    fn own_tables_get_names_and_numbers_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.tsv");
+        let classes = LabelKind::Classes(vec!["bad".into(), "good".into()]);
+        write_predictions(&path, &classes, &[(2, Label::Class(0)), (0, Label::Class(1))]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "index\tprediction\n0\tgood\n2\tbad\n");
+        let error = write_predictions(&path, &classes, &[(0, Label::Class(2))]).unwrap_err().to_string();
+        assert!(error.ends_with("the prediction for example 0 is Class(2), which is no label of the set"), "{error}");
+        write_predictions(&path, &LabelKind::Score, &[(0, Label::Score(1.25))]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "index\tprediction\n0\t1.25\n");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl<M> Run<M> {
     }
 
     /// The run so far.
-    fn summary(&self) -> Summary {
+    pub(super) fn summary(&self) -> Summary {
         let state = &self.state;
         let ended = state.step >= self.max_steps || self.stopped_early();
         let kept = if self.keeps_best { &state.best } else { &state.valid };

@@ -103,6 +103,11 @@ impl<M: Module> Run<M> {
         self.finished.is_some()
     }
 
+    /// Whether a signal ends the run before its last step.
+    pub fn is_interrupted(&self) -> bool {
+        self.summary().interrupted
+    }
+
     /// The next step, counted from 0; `None` when the run is at its end, is to stop early or was interrupted.
     pub fn next_step(&mut self) -> Option<u64> {
         let ended = self.finished.is_some() || self.state.step >= self.max_steps || self.stopped_early();

@@ -1,0 +1,38 @@
+use std::io::Write;
+
+use anyhow::Context;
+use fornax_backend::OpenDevice;
+use fornax_cli::Ending;
+use fornax_models::BertForSequenceClassification;
+use fornax_train::{Bench, Learner};
+
+use crate::{Classify, Config, Data};
+
+/// Steps before the clock starts.
+const WARMUP: usize = 3;
+
+/// Times `steps` training steps and prints JSON. Tokens are those of the texts, padding left out.
+pub(crate) fn run(
+    steps: usize,
+    config: &Config,
+    device: &OpenDevice,
+    data: &Data,
+    mut learner: Learner<BertForSequenceClassification>,
+) -> anyhow::Result<Ending> {
+    let bench = Bench {
+        warmup: WARMUP,
+        steps,
+        device: device.spec.to_string(),
+        precision: learner.precision().to_string(),
+        parameters: learner.num_parameters() as u64,
+        flops_per_token: Some(learner.model().bert.config().training_flops_per_token(config.data.max_len)),
+        peak_flops: device.peak_flops(learner.precision()),
+    };
+    let mut batches = data.loader(0..(WARMUP + steps) as u64)?;
+    let report = bench.run_learner(&mut learner, &Classify, |_| {
+        let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
+        anyhow::Ok(micro_batches)
+    })?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    Ok(Ending::Done)
+}

@@ -1,0 +1,225 @@
+//! Fine-tuning on GLUE, or on tables of one's own: an encoder learns to tell the class of a text or a pair of texts, or to give it a
+//! number.
+//!
+//! This file is the whole recipe, to be read from top to bottom. Change the objective in `task.rs`, the order of work in [`run`], and
+//! the architecture in `fornax-models/src/bert`.
+
+mod bench;
+mod config;
+mod data;
+mod dry_run;
+mod evaluate;
+mod predictions;
+mod seeds;
+mod start;
+mod task;
+
+use std::{ffi::OsString, io::Write, path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser;
+use fornax_backend::OpenDevice;
+use fornax_cli::{Ending, RunArgs, main_with};
+use fornax_data::{BatchSource, DataError, SpecialToken, Split, Tokenizer, labelled::LabelKind};
+use fornax_models::{BertForSequenceClassification, hf};
+use fornax_train::{Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Schedule, Scores, Summary, TrainError};
+
+pub use config::{Config, ModelConfig};
+pub use data::Data;
+pub use evaluate::evaluate_set;
+pub use task::Classify;
+
+/// The name of the recipe, in run folders and summaries.
+pub const NAME: &str = "glue";
+
+/// The config of a run that names none.
+pub const DEFAULT_CONFIG: &str = include_str!("../configs/default.toml");
+
+/// Fine-tune an encoder on GLUE, or on your own labelled text.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "glue", version)]
+pub struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Train once for each of these seeds, into RUN_DIR/seed-N, and print mean and spread
+    #[arg(long, value_name = "N,N,...", value_delimiter = ',', conflicts_with_all = ["seed", "dry_run", "bench"])]
+    seeds: Vec<u64>,
+}
+
+/// Trains as `config` says, or does what `options` ask for instead. The summary is that of a run that was made.
+///
+/// # Errors
+///
+/// Whatever ends a run early.
+pub fn run(config: &Config, options: &Options) -> anyhow::Result<(Ending, Option<Summary>)> {
+    config.validate()?;
+    if !options.dry_run && options.bench.is_none() {
+        Run::<BertForSequenceClassification>::check_folder(options)?;
+    }
+    let (mut config, opening) = start::resolve(config, options)?;
+    let device = fornax_backend::open(&options.device.parse()?)?;
+    device.check_precision(options.precision)?;
+    tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
+    let data = Data::open(&opening, options.overfit)?;
+    config.choose_metric(data.splits.best(), evaluate::new_scores(&data.splits.kind).kinds())?;
+    let config = &config;
+    let mut learner = learner(config, options, &device, &data)?;
+    if options.dry_run {
+        return Ok((dry_run::run(config, &data, learner)?, None));
+    }
+    if let Some(steps) = options.bench {
+        return Ok((bench::run(steps, config, &device, &data, learner)?, None));
+    }
+
+    let info = run_info(options, &device, &data)?;
+    let tokenizer = Arc::clone(&data.tokenizer);
+    let mut run = Run::open(options, config, info, &mut learner)?
+        .export_with(move |model, folder| export(model, &tokenizer, folder));
+    let mut batches = data.loader(run.completed_steps()..run.max_steps())?;
+    while let Some(step) = run.next_step() {
+        let (_, micro_batches) = batches.next().context("the loader ended before the run")??;
+        let stats = learner.train_step(step, &micro_batches, &Classify)?;
+        run.log_train(&stats, &mut learner)?;
+        if run.eval_due() {
+            run.log_eval(&evaluate_valid(config, &learner, &data, &run)?.0)?;
+        }
+        if run.save_due() {
+            run.save(&learner)?;
+        }
+    }
+    drop(batches);
+    let new = !run.is_finished();
+    run.settle(&mut learner)?;
+    let folder = run.dir().to_owned();
+    let evaluated = match new && !run.is_interrupted() {
+        true => Some(evaluate_valid(config, &learner, &data, &run)?.1),
+        false => None,
+    };
+    let summary = run.finish(&mut learner)?;
+    if let Some(scores) = evaluated {
+        report(&scores, &data, &folder)?;
+        for path in predictions::write(&learner.valid(), &data, options.precision, &folder)? {
+            tracing::info!("predictions: {}", path.display());
+        }
+    }
+    let ending = if summary.interrupted { Ending::Interrupted } else { Ending::Done };
+    Ok((ending, Some(summary)))
+}
+
+/// Loss and metrics over each valid set, those of a second one under names that end in that of the set (`accuracy_mismatched`), and
+/// the scores of the first.
+fn evaluate_valid(
+    config: &Config,
+    learner: &Learner<BertForSequenceClassification>,
+    data: &Data,
+    run: &Run<BertForSequenceClassification>,
+) -> Result<(Metrics, Scores), TrainError> {
+    let counts: Vec<u64> = data.valid.iter().map(|set| data::batch_count(config, set)).collect();
+    let bar = run.eval_progress(counts.iter().sum());
+    let (model, mut done, mut all) = (learner.valid(), 0, None);
+    for ((set, named), &count) in data.valid.iter().zip(&data.splits.valid).zip(&counts) {
+        let progress = |batches| bar.set_position(done + batches);
+        let (metrics, scores) = evaluate_set(&model, set, count, &data.splits.kind, learner.precision(), progress)?;
+        done += count;
+        match &mut all {
+            None => all = Some((metrics, scores)),
+            Some((first, _)) => {
+                let suffix = named.name().trim_start_matches("valid");
+                let renamed = metrics.values.into_iter().map(|(name, value)| (format!("{name}{suffix}"), value));
+                first.values.extend(renamed);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    all.ok_or(TrainError::EmptyEvaluation { batches: 0 })
+}
+
+/// Prints the confusion matrix of the model that is kept, and writes it beside the run's metrics.
+fn report(scores: &Scores, data: &Data, folder: &Path) -> anyhow::Result<()> {
+    let (Scores::Classes(confusion), LabelKind::Classes(names)) = (scores, &data.splits.kind) else { return Ok(()) };
+    let table = confusion.table(names);
+    writeln!(std::io::stdout(), "\n{table}")?;
+    let path = folder.join("confusion.txt");
+    std::fs::write(&path, format!("{table}\n")).with_context(|| path.display().to_string())
+}
+
+/// A model, new or from a checkpoint, with its optimizer.
+fn learner(
+    config: &Config,
+    options: &Options,
+    device: &OpenDevice,
+    data: &Data,
+) -> anyhow::Result<Learner<BertForSequenceClassification>> {
+    let model = start::init_model(config, options, data, &device.device.clone().autodiff())?;
+    let max_steps = config.train.total_steps(data.train.steps_per_epoch());
+    let settings = LearnerSettings {
+        optimizer: config.optimizer.clone(),
+        schedule: Schedule::new(&config.schedule, config.optimizer.lr, max_steps)?,
+        seed: config.train.seed,
+        precision: options.precision,
+    };
+    Ok(Learner::new(model, settings)?)
+}
+
+fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunInfo, DataError> {
+    Ok(RunInfo {
+        recipe: NAME.to_owned(),
+        device: device.spec.to_string(),
+        driver: Some(format!("{} {}", device.name, device.driver).trim().to_owned()),
+        precision: options.precision.to_string(),
+        data_hash: Some(data.hash.clone()),
+        tokenizer_hash: Some(data.tokenizer.hash().to_owned()),
+        tokenizer: Some(data.tokenizer.to_json()?.into_bytes()),
+        steps_per_epoch: Some(data.train.steps_per_epoch()),
+    })
+}
+
+/// Writes the batches of one step of `split`, `rows` rows of each, as tables for people: ids, pieces and labels.
+///
+/// # Errors
+///
+/// A config that can't be used, data that can't be had, and what `out` fails with.
+pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut impl Write) -> anyhow::Result<()> {
+    config.validate()?;
+    let (_, opening) = start::resolve(config, &Options::default())?;
+    let data = Data::open(&opening, None)?;
+    let (sets, none) = match split {
+        Split::Train => (std::slice::from_ref(data.train.as_ref()), "train"),
+        Split::Valid => (&data.valid[..], "valid"),
+        Split::Test => (&data.test[..], "test"),
+    };
+    anyhow::ensure!(!sets.is_empty(), "there is no {none} set");
+    for set in sets {
+        for (index, batch) in set.micro_batches(step % set.steps_per_epoch())?.iter().enumerate() {
+            writeln!(out, "{split}, step {step}, micro-batch {index}: {} rows", batch.batch)?;
+            let text = fornax_data::inspect::render_labelled(batch, &data.tokenizer, &data.splits.kind, rows);
+            write!(out, "{text}")?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder that `transformers`, `fornax predict` and `model.from` read.
+fn export(model: &BertForSequenceClassification, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<()> {
+    hf::save_bert_for_sequence_classification(model, folder, tokenizer.special_id(SpecialToken::Pad).ok())?;
+    tokenizer.save_pretrained(folder, model.bert.config().max_positions)?;
+    Ok(())
+}
+
+/// Reads the config and runs.
+///
+/// # Errors
+///
+/// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
+pub fn execute(args: &Args) -> anyhow::Result<Ending> {
+    let loaded = args.run.load::<Config>(DEFAULT_CONFIG)?;
+    match &args.seeds[..] {
+        [] => Ok(run(&loaded.config, &args.run.options())?.0),
+        seeds => seeds::run(seeds, &loaded.config, &args.run.options()),
+    }
+}
+
+/// The program `glue`, with its arguments.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    main_with(args, |args: Args| execute(&args))
+}

@@ -1,0 +1,260 @@
+//! Encoders from a text to predictions: `bert-mlm` pretrains, `glue` fine-tunes what it left, `fornax predict` answers.
+
+use std::fmt::Write;
+
+use fornax_tests::{Lab, cpu};
+use serde_json::Value;
+
+use crate::{exactness::assert_same_run, lab};
+
+/// Masked-language modelling of whole words with next sentence prediction, dropout and accumulation.
+const PRETRAIN: &str = r#"
+[model]
+hidden_size = 16
+num_layers = 2
+num_heads = 2
+dropout = 0.1
+max_positions = 32
+
+[tokenizer]
+kind = "wordpiece"
+vocab_size = 120
+
+[data]
+files = ["text.txt"]
+format = "lines"
+
+[objective]
+seq_len = 16
+sentence_pairs = "next_sentence"
+masking.whole_words = true
+
+[train]
+max_steps = 20
+micro_batch_size = 4
+gradient_accumulation = 2
+log_every = 1
+eval_every = 5
+
+[optimizer]
+lr = 1e-2
+
+[eval]
+max_batches = 4
+
+[checkpoint]
+save_every = 5
+
+[example]
+text = "the [MASK] bends."
+top_k = 2
+"#;
+
+/// Classification of sentences by a word that they have.
+const FINE_TUNE: &str = r#"
+[model]
+hidden_size = 16
+num_layers = 2
+num_heads = 2
+
+[tokenizer]
+kind = "wordpiece"
+vocab_size = 120
+
+[data]
+files = ["train.tsv"]
+valid_files = ["dev.tsv"]
+test_files = ["test.tsv"]
+text_column = "sentence"
+labels = ["cold", "hot"]
+max_len = 24
+
+[train]
+max_steps = 20
+micro_batch_size = 4
+gradient_accumulation = 2
+log_every = 1
+eval_every = 5
+metric_for_best = "auto"
+
+[optimizer]
+lr = 1e-2
+
+[checkpoint]
+save_every = 5
+"#;
+
+fn encoder_lab() -> Lab {
+    let lab = lab();
+    lab.write("pretrain.toml", PRETRAIN);
+    lab.write("fine-tune.toml", FINE_TUNE);
+    lab.write("train.tsv", sentences(0..160, true));
+    lab.write("dev.tsv", sentences(160..200, true));
+    lab.write("test.tsv", sentences(200..210, false));
+    lab
+}
+
+/// A table of sentences, every other one hot; by the words in which they differ they can be told apart.
+fn sentences(range: std::ops::Range<usize>, labelled: bool) -> String {
+    let mut table = if labelled { "sentence\tlabel\n".to_owned() } else { "sentence\n".to_owned() };
+    for i in range {
+        let (hot, thing) = (i % 2, ["iron", "coal", "hammer", "anvil", "water"][i / 2 % 5]);
+        let ending = ["in the old furnace", "under a bright fire", "again", "and then slowly bends"][i / 10 % 4];
+        let (verb, label) = if hot == 1 { ("glows", "\thot") } else { ("cools", "\tcold") };
+        let label = if labelled { label } else { "" };
+        writeln!(table, "the {thing} {verb} {ending}{label}").unwrap();
+    }
+    table
+}
+
+fn predict(lab: &Lab, arguments: &[&str]) -> Vec<Value> {
+    let outcome = lab.fornax(&[&["predict", "--device", cpu()], arguments].concat()).ok();
+    outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn killed_and_resumed_trainings_are_those_that_were_not() {
+    let lab = encoder_lab();
+    for (recipe, config) in [("bert-mlm", "pretrain.toml"), ("glue", "fine-tune.toml")] {
+        let (straight, run) = (format!("{recipe}-straight"), format!("{recipe}-run"));
+        lab.train(recipe, &[config, "--run-dir", &straight]).ok();
+        let folder = lab.run(&run);
+        let reached = || folder.train_steps().len() >= 8;
+        // Where it is over before it is killed, what follows finds a finished run, which is the run that was not killed too.
+        lab.start_training(recipe, &[config, "--run-dir", &run]).until(reached).kill();
+        lab.train(recipe, &["--run-dir", &run, "--resume"]).ok();
+        assert_same_run(&folder, &lab.run(&straight), 20);
+    }
+}
+
+#[test]
+fn pretraining_fine_tuning_and_prediction_follow_one_another() {
+    let lab = encoder_lab();
+    let pretrained = lab.train("bert-mlm", &["pretrain.toml", "--run-dir", "pretrained"]).ok();
+    let valid = lab.run("pretrained").summary().valid;
+    let names: Vec<&str> = valid.keys().map(String::as_str).collect();
+    assert_eq!(names, ["accuracy", "loss", "masked_lm", "next_sentence", "next_sentence_accuracy", "perplexity"]);
+    assert!((valid["loss"] - valid["masked_lm"] - valid["next_sentence"]).abs() < 1e-6, "{valid:?}");
+    assert!((valid["perplexity"] - valid["masked_lm"].exp()).abs() < 1e-6 * valid["perplexity"], "{valid:?}");
+    assert_eq!(pretrained.stdout.lines().filter(|line| line.contains(" %  ")).count(), 2, "{pretrained:?}");
+
+    let masks = predict(&lab, &["--model", "pretrained", "--top-k", "3", "the [MASK] glows.", "[MASK] [MASK]"]);
+    assert_eq!(masks.iter().map(|it| it["masks"].as_array().unwrap().len()).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(masks[0]["masks"][0].as_array().unwrap().len(), 3);
+
+    let from = ["fine-tune.toml", "--set", "model.from=pretrained", "--run-dir", "tuned", "--max-steps", "60"];
+    let tuned = lab.train("glue", &from).ok();
+    assert!(tuned.stderr.contains("model.hidden_size") || !tuned.stderr.contains("error"), "{tuned:?}");
+    let summary = lab.run("tuned").summary();
+    // The words that matter are in every sentence; a model that learned anything tells them all.
+    assert!(summary.valid["accuracy"] > 0.95 && summary.valid["matthews"] > 0.9, "{summary:?}");
+    assert_eq!(summary.best.as_ref().unwrap().metric, "accuracy");
+    assert!(tuned.stdout.contains("cold") && tuned.stdout.contains("hot"), "a confusion matrix: {tuned:?}");
+
+    let predictions = String::from_utf8(lab.run("tuned").read("predictions/test.tsv")).unwrap();
+    let expected: String = (0..10).map(|i| format!("{i}\t{}\n", ["cold", "hot"][i % 2])).collect();
+    assert_eq!(predictions, format!("index\tprediction\n{expected}"));
+    let answers = predict(&lab, &["--model", "tuned", "the iron glows again", "the iron cools again"]);
+    assert_eq!((&answers[0]["label"], &answers[1]["label"]), (&"hot".into(), &"cold".into()));
+    assert!(answers.iter().all(|answer| answer["score"].as_f64().unwrap() > 0.5), "{answers:?}");
+    lab.write("lines.txt", "the coal glows\nthe coal cools\n");
+    let answers = predict(&lab, &["--model", "tuned/best", "--file", "lines.txt", "--top-k", "2"]);
+    assert_eq!(answers[1]["scores"][0]["label"], "cold");
+    assert_eq!(answers[1]["scores"].as_array().unwrap().len(), 2);
+    let vectors = predict(&lab, &["--model", "tuned", "--task", "feature-extraction", "the coal"]);
+    assert_eq!(vectors[0]["embedding"].as_array().unwrap().len(), 16);
+}
+
+#[test]
+fn gathered_positions_and_frozen_layers_change_nothing_else() {
+    let lab = encoder_lab();
+    let losses = |name: &str, more: &[&str]| {
+        lab.train("bert-mlm", &[&["pretrain.toml", "--run-dir", name, "--max-steps", "5"], more].concat()).ok();
+        lab.run(name).train_losses()
+    };
+    let (gathered, all) = (losses("gathered", &[]), losses("all", &["--set", "objective.gather=false"]));
+    for (gathered, all) in gathered.iter().zip(&all) {
+        // The same sum in another order.
+        assert!((gathered - all).abs() < 1e-5 * all, "{gathered} is not {all}");
+    }
+
+    let settings = ["fine-tune.toml", "--max-steps", "6", "--set", "model.from=gathered"];
+    lab.train("glue", &[&settings[..], &["--run-dir", "frozen", "--set", "model.frozen_layers=2"]].concat()).ok();
+    let before = lab.run("gathered").tensors(5);
+    let after = lab.run("frozen").tensors(6);
+    let find = |tensors: &[(String, Vec<u8>)], name: &str| {
+        tensors.iter().find(|(found, _)| found.ends_with(name)).map(|(_, bits)| bits.clone()).unwrap()
+    };
+    for name in ["bert.token_embedding.weight", "bert.blocks.1.feed_forward.down.weight"] {
+        assert!(find(&before, name) == find(&after, name), "{name} is frozen");
+    }
+    lab.train("glue", &[&settings[..], &["--run-dir", "free"]].concat()).ok();
+    let free = lab.run("free").tensors(6);
+    assert!(
+        find(&before, "bert.blocks.1.feed_forward.down.weight")
+            != find(&free, "bert.blocks.1.feed_forward.down.weight")
+    );
+}
+
+#[test]
+fn several_seeds_give_a_mean_and_a_spread() {
+    let lab = encoder_lab();
+    let arguments = ["fine-tune.toml", "--seeds", "1,2", "--run-dir", "seeds", "--max-steps", "4"];
+    let outcome = lab.train("glue", &arguments).ok();
+    assert!(outcome.stdout.contains("seeds 1, 2\n"), "{outcome:?}");
+    let report: Value = serde_json::from_slice(&lab.run("seeds").read("seeds.json")).unwrap();
+    let values: Vec<f64> = serde_json::from_value(report["valid"]["loss"]["values"].clone()).unwrap();
+    let each = ["seeds/seed-1", "seeds/seed-2"].map(|name| lab.run(name).summary().valid["loss"]);
+    assert_eq!(values, each);
+    assert!((report["valid"]["loss"]["mean"].as_f64().unwrap() - (each[0] + each[1]) / 2.0).abs() < 1e-9);
+    assert_ne!(each[0], each[1]);
+}
+
+#[test]
+fn mistakes_have_one_clear_error() {
+    let lab = encoder_lab();
+    lab.write("columns.tsv", "sentence\tlabel\nthe iron\thot\nthe iron\n");
+    lab.write("labels.tsv", "sentence\tlabel\nthe iron\twarm\n");
+    lab.write("header.tsv", "text\tlabel\nthe iron\thot\n");
+    lab.write("latin.tsv", b"sentence\tlabel\nthe ir\xf6n\thot\n");
+    lab.write("nothing.tsv", "sentence\tlabel\n");
+    lab.write("no-model/config.json", "{\"model_type\": \"gpt2\"}");
+    lab.write("pickle/config.json", "{\"model_type\": \"bert\"}");
+    lab.write("pickle/pytorch_model.bin", "");
+    lab.write("pickle/vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe");
+    let glue = |more: &[&str]| lab.train("glue", &[&["fine-tune.toml", "--run-dir", "run"], more].concat());
+    for (more, code, says) in [
+        (["--set", "data.files=[\"columns.tsv\"]"], 1, ["columns.tsv:3", "1 column"]),
+        (["--set", "data.files=[\"labels.tsv\"]"], 1, ["labels.tsv:2", "warm"]),
+        (["--set", "data.files=[\"header.tsv\"]"], 1, ["header.tsv:1", "`sentence`"]),
+        (["--set", "data.files=[\"latin.tsv\"]"], 1, ["latin.tsv", "not UTF-8 at byte 21"]),
+        (["--set", "data.files=[\"nothing.tsv\"]"], 1, ["nothing.tsv", ""]),
+        (["--set", "data.task=sst2"], 2, ["`data.files`", "data.task = \"sst2\""]),
+        (["--set", "data.max_len=2"], 2, ["data.max_len", "2"]),
+        (["--set", "train.metric_for_best=pearson"], 2, ["`pearson`", "accuracy, f1, matthews, loss"]),
+        (["--set", "model.frozen_layers=3"], 2, ["model.frozen_layers = 3", "the model has 2 layers"]),
+        (["--set", "model.from=nowhere"], 1, ["model.from", "nowhere"]),
+        (["--set", "model.from=no-model"], 1, ["no-model", "model_type is `gpt2`"]),
+        (["--set", "model.from=pickle"], 1, ["pytorch_model.bin", "pickled weights are not read"]),
+        (["--seeds", "1,1"], 2, ["--seeds", "twice"]),
+    ] {
+        glue(&more).refused(&more.join(" "), code, &says);
+    }
+    let mlm = |more: &[&str]| lab.train("bert-mlm", &[&["pretrain.toml", "--run-dir", "run"], more].concat());
+    for (more, code, says) in [
+        (["--set", "objective.masking.rate=1.5"], 2, ["objective.masking.rate", "1.5"]),
+        (["--set", "tokenizer.kind=byte"], 2, ["[CLS]", ""]),
+        (["--set", "example.text=no mask"], 2, ["example.text", "[MASK]"]),
+        (["--set", "objective.seq_len=64"], 2, ["model.max_positions = 32", "objective.seq_len is 64"]),
+        (["--set", "train.metric_for_best=f1"], 2, ["`f1`", "next_sentence_accuracy"]),
+    ] {
+        mlm(&more).refused(&more.join(" "), code, &says);
+    }
+    assert!(!lab.path("run").exists(), "nothing is left");
+    let predict = |more: &[&str]| lab.fornax(&[&["predict", "--device", cpu()], more].concat());
+    lab.train("bert-mlm", &["pretrain.toml", "--run-dir", "mlm", "--max-steps", "1"]).ok();
+    predict(&["--model", "mlm", "no mask here"]).refused("no mask", 2, &["no mask here", "has no [MASK]"]);
+    let untrained = ["--model", "mlm", "--task", "text-classification", "x"];
+    predict(&untrained).refused("no head", 1, &["no trained head for text-classification", "classifier.weight"]);
+    predict(&["--model", "mlm", "--file", "nowhere.txt"]).refused("no file", 2, &["nowhere.txt"]);
+}
