@@ -196,6 +196,33 @@ fn gathered_positions_and_frozen_layers_change_nothing_else() {
     );
 }
 
+/// The encoder of a LoRA training stays as it is, bit for bit; what is exported has the adapters in its weights and beside them.
+#[test]
+fn adapters_leave_the_encoder_alone_and_are_merged_into_what_is_exported() {
+    let lab = encoder_lab();
+    lab.train("bert-mlm", &["pretrain.toml", "--run-dir", "pretrained", "--max-steps", "5"]).ok();
+    let settings =
+        ["fine-tune.toml", "--set", "model.from=pretrained", "--set", "model.lora.rank=2", "--run-dir", "lora"];
+    lab.train("glue", &settings).ok();
+    let (before, after) = (lab.run("pretrained").tensors(5), lab.run("lora").tensors(20));
+    let encoder: Vec<_> =
+        before.iter().filter(|(name, _)| name.contains("bert.") && name.starts_with("model")).collect();
+    assert!(encoder.len() > 30, "{:?}", before.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    for (name, bits) in encoder {
+        let (_, found) = after.iter().find(|(found, _)| found == name).unwrap();
+        assert!(found == bits, "{name} is not as it was");
+    }
+    let adapters = after.iter().filter(|(name, _)| name.starts_with("model") && name.contains(".lora.")).count();
+    assert_eq!(adapters, 2 * 2 * 2, "two factors for two layers of two blocks");
+    let run = lab.run("lora");
+    assert_eq!(run.names("best/adapter"), ["adapter_config.json", "adapter_model.safetensors"]);
+    // What predicts is the exported folder; what was measured is the model with its adapters.
+    lab.write("dev.txt", sentences(160..200, false).lines().skip(1).collect::<Vec<_>>().join("\n"));
+    let answers = predict(&lab, &["--model", "lora/last", "--file", "dev.txt"]);
+    let right = answers.iter().enumerate().filter(|(i, it)| it["label"] == ["cold", "hot"][i % 2]).count();
+    assert!((right as f64 / 40.0 - run.summary().valid["accuracy"]).abs() < 1e-9, "{right} of 40");
+}
+
 #[test]
 fn several_seeds_give_a_mean_and_a_spread() {
     let lab = encoder_lab();

@@ -11,7 +11,7 @@ pub mod hf;
 pub(crate) use bert::with_new_head;
 pub use bert::{
     Bert, BertBlock, BertConfig, BertFamily, BertForMaskedLm, BertForPreTraining, BertForSequenceClassification,
-    ClassificationHead, ClassifierConfig, MlmHead, Pooling, mean_pool,
+    ClassificationHead, ClassifierConfig, LoraConfig, LoraTarget, MlmHead, Pooling, mean_pool,
 };
 pub use error::ModelError;
 pub use gpt2::{Gpt2, Gpt2Block, Gpt2Config};

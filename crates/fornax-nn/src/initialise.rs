@@ -47,6 +47,11 @@ pub enum Init {
 ///
 /// Costs about 10 ns a number and thread for a normal distribution. All parameters become trainable.
 pub fn initialise<M: Module>(module: M, seed: u64, rule: impl Fn(&str, &[usize]) -> Init) -> M {
+    initialise_some(module, seed, |path, shape| Some(rule(path, shape)))
+}
+
+/// As [`initialise`], but leaves the parameters for which `rule` gives nothing as they are, ids included.
+pub fn initialise_some<M: Module>(module: M, seed: u64, rule: impl Fn(&str, &[usize]) -> Option<Init>) -> M {
     module.map(&mut Initialiser { seed, rule, path: Path::default() })
 }
 
@@ -56,7 +61,7 @@ struct Initialiser<R> {
     path: Path,
 }
 
-impl<R: Fn(&str, &[usize]) -> Init> ModuleMapper for Initialiser<R> {
+impl<R: Fn(&str, &[usize]) -> Option<Init>> ModuleMapper for Initialiser<R> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -69,7 +74,8 @@ impl<R: Fn(&str, &[usize]) -> Init> ModuleMapper for Initialiser<R> {
         let path = self.path.to_string();
         // The lazy accessors, because reading the value would first make it.
         let (shape, device) = (param.lazy_shape(), param.lazy_device());
-        let values = draw((self.rule)(&path, &shape), self.seed, &path, &shape);
+        let Some(init) = (self.rule)(&path, &shape) else { return param };
+        let values = draw(init, self.seed, &path, &shape);
         let mut drawn = Param::from_data(TensorData::new(values, shape), &device);
         drawn.id = id_of(&path);
         drawn

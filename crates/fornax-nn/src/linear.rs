@@ -6,7 +6,7 @@ use burn::{
 };
 use fornax_ops::{Context, linear};
 
-use crate::parameters::constant;
+use crate::{Lora, parameters::constant};
 
 /// A linear map with optional bias.
 #[derive(Module, Debug)]
@@ -15,6 +15,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[output_size]`
     pub bias: Option<Param<Tensor<1>>>,
+    /// Added to the weight, while it is trained in its place.
+    pub lora: Option<Lora>,
 }
 
 impl Linear {
@@ -23,6 +25,7 @@ impl Linear {
         Self {
             weight: constant([input_size, output_size], 0.0, device),
             bias: bias.then(|| constant([output_size], 0.0, device)),
+            lora: None,
         }
     }
 
@@ -32,7 +35,28 @@ impl Linear {
     ///
     /// `[..., input_size]` to `[..., output_size]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>, context: &Context) -> Tensor<D> {
-        linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), context)
+        let bias = self.bias.as_ref().map(Param::val);
+        match &self.lora {
+            None => linear(x, self.weight.val(), bias, context),
+            Some(lora) => linear(x.clone(), self.weight.val(), bias, context) + lora.forward(x, context),
+        }
+    }
+
+    /// The same map with a [`Lora`] beside its weight.
+    #[must_use]
+    pub fn with_lora(self, rank: usize, scale: f64, dropout: f64) -> Self {
+        let [input_size, output_size] = self.weight.dims();
+        let lora = Lora::new(input_size, output_size, rank, scale, dropout, &self.weight.lazy_device());
+        Self { lora: Some(lora), ..self }
+    }
+
+    /// The same map with its [`Lora`], if it has one, added to the weight.
+    #[must_use]
+    pub fn merge_lora(self) -> Self {
+        match self.lora {
+            None => self,
+            Some(lora) => Self { weight: self.weight.map(|weight| weight + lora.difference()), lora: None, ..self },
+        }
     }
 
     /// [`forward`](Self::forward), its result cut into `PARTS` equal pieces along the last axis.
@@ -55,7 +79,7 @@ impl Linear {
         assert!(output_size.is_multiple_of(PARTS), "linear: {output_size} outputs in {PARTS} parts");
         let size = output_size / PARTS;
         let rows = x.shape().num_elements() / input_size;
-        if rows < input_size {
+        if rows < input_size || self.lora.is_some() {
             let whole = self.forward(x, context);
             return array::from_fn(|part| whole.clone().narrow(D - 1, part * size, size));
         }
@@ -74,7 +98,57 @@ mod tests {
     use fornax_backend::{Precision, test_device};
 
     use super::*;
-    use crate::{Init, initialise};
+    use crate::{Init, initialise, initialise_some};
+
+    /// A layer with an adapter whose factors are drawn.
+    fn adapted(dropout: f64) -> Linear {
+        let layer = Linear::new(5, 6, true, &test_device());
+        let layer = initialise(layer, 1, |_, _| Init::Normal { mean: 0.0, std: 1.0 }).with_lora(2, 1.5, dropout);
+        let drawn = |path: &str| path.starts_with("lora").then_some(Init::Normal { mean: 0.0, std: 1.0 });
+        initialise_some(layer, 2, |path, _| drawn(path))
+    }
+
+    fn input(rows: usize) -> Tensor<2> {
+        let values: Vec<f32> = (0..rows * 5).map(|i| ((i * 7) as f32).sin()).collect();
+        Tensor::from_data(TensorData::new(values, [rows, 5]), &test_device())
+    }
+
+    fn assert_near(a: Tensor<2>, b: Tensor<2>) {
+        let difference = (a - b).abs().max().into_scalar::<f32>();
+        assert!(difference < 1e-5, "{difference}");
+    }
+
+    #[test]
+    fn a_merged_adapter_is_the_adapter() {
+        let (layer, context) = (adapted(0.0), Context::evaluation(Precision::F32));
+        let (plain, merged) = (Linear { lora: None, ..layer.clone() }, layer.clone().merge_lora());
+        assert!(merged.lora.is_none() && merged.weight.id == layer.weight.id);
+        for rows in [3, 7] {
+            let whole = layer.forward(input(rows), &context);
+            assert_near(merged.forward(input(rows), &context), whole.clone());
+            assert_near(Tensor::cat(layer.forward_split::<2, 3>(input(rows), &context).to_vec(), 1), whole.clone());
+            let added = (whole - plain.forward(input(rows), &context)).abs().max().into_scalar::<f32>();
+            assert!(added > 0.1, "{added}");
+        }
+        // As it begins, with one factor zero, it adds nothing.
+        let begun = plain.clone().with_lora(2, 1.5, 0.0);
+        let begun =
+            initialise_some(begun, 2, |path, _| (path == "lora.a").then_some(Init::Normal { mean: 0.0, std: 1.0 }));
+        assert_near(begun.forward(input(3), &context), plain.forward(input(3), &context));
+        assert_near(plain.clone().merge_lora().forward(input(3), &context), plain.forward(input(3), &context));
+    }
+
+    #[test]
+    fn dropout_falls_on_the_adapter_alone() {
+        let (layer, plain) = (adapted(0.5), adapted(0.0));
+        let context = Context::training(Precision::F32, fornax_ops::RandomKey::new(1));
+        let base = |layer: &Linear| Linear { lora: None, ..layer.clone() }.forward(input(3), &context);
+        assert_near(base(&layer), base(&plain));
+        let differ = (layer.forward(input(3), &context) - plain.forward(input(3), &context)).abs().max();
+        assert!(differ.into_scalar::<f32>() > 0.1);
+        let evaluation = Context::evaluation(Precision::F32);
+        assert_near(layer.forward(input(3), &evaluation), plain.forward(input(3), &evaluation));
+    }
 
     /// With fewer and with more rows than inputs, so that both ways are taken.
     #[test]

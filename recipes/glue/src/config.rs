@@ -5,7 +5,7 @@ use fornax_data::{
     TokenizerConfig,
     labelled::{LabelKind, LabelledConfig},
 };
-use fornax_models::{BertConfig, Pooling};
+use fornax_models::{BertConfig, LoraConfig, Pooling};
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, ScoreKind, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,9 @@ pub struct ModelConfig {
     pub frozen_layers: usize,
     /// Whether the embeddings are not trained.
     pub frozen_embeddings: bool,
+    /// Adapters of low rank, which are trained in the place of the encoder. Without the table there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
 }
 
 impl Default for ModelConfig {
@@ -120,6 +123,7 @@ impl Default for ModelConfig {
             pooling: None,
             frozen_layers: 0,
             frozen_embeddings: false,
+            lora: None,
         }
     }
 }
@@ -136,6 +140,7 @@ impl ModelTable for ModelConfig {
             pooling: self.pooling,
             frozen_layers: self.frozen_layers,
             frozen_embeddings: self.frozen_embeddings,
+            lora: self.lora.clone(),
             ..checkpoint
         }
     }
@@ -175,6 +180,9 @@ impl ModelConfig {
     /// Whether the parameter at `path` of the model stays as it is.
     pub(crate) fn is_frozen(&self, path: &str) -> bool {
         let Some(encoder) = path.strip_prefix("bert.") else { return false };
+        if self.lora.is_some() {
+            return !encoder.contains(".lora.");
+        }
         match encoder.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
             Some(layer) => layer < self.frozen_layers,
             None => self.frozen_embeddings || self.frozen_layers > 0,
@@ -209,6 +217,9 @@ mod tests {
         assert_eq!(frozen(ModelConfig::default()), [false; 6]);
         let first = ModelConfig { frozen_layers: 1, ..ModelConfig::default() };
         assert_eq!(frozen(first), [true, true, true, false, false, false]);
+        let adapters = ModelConfig { lora: Some(LoraConfig::default()), ..ModelConfig::default() };
+        assert_eq!(frozen(adapters.clone()), [true, true, true, true, true, false]);
+        assert!(!adapters.is_frozen("bert.blocks.0.attention.query.lora.a"));
         let embeddings = ModelConfig { frozen_embeddings: true, ..ModelConfig::default() };
         assert_eq!(frozen(embeddings), [true, true, false, false, false, false]);
         let all = ModelConfig { frozen_layers: 12, ..ModelConfig::default() };

@@ -73,8 +73,9 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<(Ending, Option
 
     let info = run_info(options, &device, &data)?;
     let tokenizer = Arc::clone(&data.tokenizer);
+    let of_model = config.model.clone();
     let mut run = Run::open(options, config, info, &mut learner)?
-        .export_with(move |model, folder| export(model, &tokenizer, folder));
+        .export_with(move |model, folder| export(model, &of_model, &tokenizer, folder));
     let mut batches = data.loader(run.completed_steps()..run.max_steps())?;
     while let Some(step) = run.next_step() {
         let (_, micro_batches) = batches.next().context("the loader ended before the run")??;
@@ -199,9 +200,20 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     Ok(())
 }
 
-/// A folder that `transformers`, `fornax predict` and `model.from` read.
-fn export(model: &BertForSequenceClassification, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<()> {
-    hf::save_bert_for_sequence_classification(model, folder, tokenizer.special_id(SpecialToken::Pad).ok())?;
+/// A folder that `transformers`, `fornax predict` and `model.from` read: adapters are merged into the weights, and stand by
+/// themselves, as PEFT reads them, in `adapter/`.
+fn export(
+    model: &BertForSequenceClassification,
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    if let Some(lora) = &config.lora {
+        let base = config.from.as_deref().map_or_else(String::new, |from| from.display().to_string());
+        hf::save_bert_lora(model, lora, &base, &folder.join("adapter"))?;
+    }
+    let merged = model.clone().merge_lora();
+    hf::save_bert_for_sequence_classification(&merged, folder, tokenizer.special_id(SpecialToken::Pad).ok())?;
     tokenizer.save_pretrained(folder, model.bert.config().max_positions)?;
     Ok(())
 }

@@ -54,6 +54,10 @@ pub(crate) fn init_model(
     };
     let _ = options;
     check(&model, config, data)?;
+    let model = match &config.model.lora {
+        Some(lora) => model.with_lora(lora, seed)?,
+        None => model,
+    };
     let frozen = |path: &str| config.model.is_frozen(path);
     Ok(model.map(&mut Freeze { place: Vec::new(), frozen }))
 }
@@ -67,6 +71,10 @@ fn check(model: &BertForSequenceClassification, config: &Config, data: &Data) ->
     }
     if sizes.max_positions < config.data.max_len {
         return refuse("max_positions", sizes.max_positions, format!("data.max_len is {}", config.data.max_len));
+    }
+    if config.model.lora.is_some() && (config.model.frozen_layers > 0 || config.model.frozen_embeddings) {
+        let reason = "model.lora freezes all layers of the encoder".to_owned();
+        return refuse("frozen_layers", config.model.frozen_layers, reason);
     }
     if config.model.frozen_layers > sizes.num_layers {
         let reason = format!("the model has {} layers", sizes.num_layers);

@@ -1,5 +1,6 @@
 mod classifier;
 mod heads;
+mod lora;
 mod pooling;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use classifier::{BertForSequenceClassification, ClassificationHead, ClassifierConfig};
 pub(crate) use heads::with_new_head;
 pub use heads::{BertForMaskedLm, BertForPreTraining, MlmHead};
+pub use lora::{LoraConfig, LoraTarget};
 pub use pooling::{Pooling, mean_pool};
 
 use crate::{ModelError, validate};

@@ -98,12 +98,11 @@ impl TensorTable {
     ///
     /// When the table and the module's parameters are not one to one.
     pub fn export<M: Module>(&self, module: &M) -> BTreeMap<String, HostTensor> {
-        let mut collect = Collect::default();
-        module.visit(&mut collect);
-        self.assert_covers(collect.tensors.keys());
+        let mut found = read_parameters(module);
+        self.assert_covers(found.keys());
         let mut tensors = BTreeMap::new();
         for Entry { path, name, layout, .. } in &self.entries {
-            let Some(tensor) = collect.tensors.remove(path) else { continue };
+            let Some(tensor) = found.remove(path) else { continue };
             let tensor = if *layout == Layout::Transposed { transpose(tensor) } else { tensor };
             tensors.insert(name.clone(), tensor);
         }
@@ -169,6 +168,13 @@ impl ModuleMapper for Fill<'_> {
         let (id, device) = (param.id, param.lazy_device());
         param.transform_for_load(Tensor::from_data(data, (&device, DType::F32)), id)
     }
+}
+
+/// Every parameter by its path, on the host.
+pub(super) fn read_parameters<M: Module>(module: &M) -> BTreeMap<String, HostTensor> {
+    let mut collect = Collect::default();
+    module.visit(&mut collect);
+    collect.tensors
 }
 
 #[derive(Default)]

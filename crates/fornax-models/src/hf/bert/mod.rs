@@ -1,5 +1,6 @@
 mod config;
 mod head;
+mod lora;
 mod names;
 
 use std::path::Path;
@@ -8,6 +9,7 @@ use burn::{module::Module, tensor::Device};
 use fornax_nn::{Init, initialise};
 
 pub use head::{HeadKind, open_bert_head};
+pub use lora::save_bert_lora;
 pub(super) use names::{Head, bert_table};
 
 use super::{
