@@ -161,6 +161,15 @@ fn pretraining_fine_tuning_and_prediction_follow_one_another() {
     let answers = predict(&lab, &["--model", "tuned/best", "--file", "lines.txt", "--top-k", "2"]);
     assert_eq!(answers[1]["scores"][0]["label"], "cold");
     assert_eq!(answers[1]["scores"].as_array().unwrap().len(), 2);
+    let own =
+        [("data.files", "train"), ("data.valid_files", "dev")].map(|(key, name)| format!("{key}=[\"{name}.tsv\"]"));
+    let labels = ["data.text_column=sentence", "data.labels=[\"cold\", \"hot\"]"];
+    let arguments = ["evaluate", "--model", "tuned", "--device", cpu(), "--set", &own[0], "--set", &own[1]];
+    let arguments = [&arguments[..], &["--set", labels[0], "--set", labels[1]]].concat();
+    let scored: Value = serde_json::from_str(&lab.fornax(&arguments).ok().stdout).unwrap();
+    assert_eq!((&scored["set"], &scored["examples"]), (&"valid".into(), &40.into()));
+    assert_eq!(scored["accuracy"].as_f64(), summary.best.as_ref().map(|best| best.value), "the best model is scored");
+    assert!(scored["f1"].as_f64().unwrap() > 0.9 && scored["matthews"].as_f64().unwrap() > 0.9, "{scored}");
     let vectors = predict(&lab, &["--model", "tuned", "--task", "feature-extraction", "the coal"]);
     assert_eq!(vectors[0]["embedding"].as_array().unwrap().len(), 16);
 }

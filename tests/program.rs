@@ -31,6 +31,7 @@ fn the_help_says_what_the_documentation_says() {
         ("fornax-data", "fornax", &["data", "--help"]),
         ("fornax-tokenizer-train", "fornax", &["tokenizer", "train", "--help"]),
         ("fornax-generate", "fornax", &["generate", "--help"]),
+        ("fornax-evaluate", "fornax", &["evaluate", "--help"]),
         ("fornax-predict", "fornax", &["predict", "--help"]),
         ("fornax-train-gpt-lm", "fornax", &["train", "gpt-lm", "--help"]),
     ] {

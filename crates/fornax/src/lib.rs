@@ -2,6 +2,7 @@
 
 mod data;
 mod devices;
+mod evaluate;
 mod generate;
 mod predict;
 mod tokenizer;
@@ -33,6 +34,8 @@ enum Command {
     Generate(Box<generate::Args>),
     /// Classify texts, fill in masks, or turn texts into vectors, with a trained encoder
     Predict(Box<predict::Args>),
+    /// Score a trained classifier on a task of GLUE, or on labelled text of yours
+    Evaluate(Box<evaluate::Args>),
     /// Train a model, as the recipe's own program does
     #[command(subcommand)]
     Train(Recipe),
@@ -57,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Data(command) => data::run(command)?,
         Command::Tokenizer(command) => tokenizer::run(command)?,
         Command::Generate(args) => generate::run(&args)?,
+        Command::Evaluate(args) => evaluate::run(&args)?,
         Command::Predict(args) => predict::run(&args)?,
         Command::Train(Recipe::GptLm(args)) => return gpt_lm::execute(&args),
         Command::Train(Recipe::BertMlm(args)) => return bert_mlm::execute(&args),

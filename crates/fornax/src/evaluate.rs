@@ -1,0 +1,112 @@
+use std::{io::Write, path::PathBuf};
+
+use anyhow::bail;
+use fornax_backend::{DeviceSpec, Precision};
+use fornax_cli::{UsageContext, load, model_folder};
+use fornax_data::{
+    BatchSource, Tokenizer,
+    labelled::{EncodedSet, LabelKind, LabelledBatches},
+};
+use fornax_models::hf::{self, LoadClassifier};
+use fornax_train::Scores;
+use serde_json::{Map, json};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// A Hugging Face folder with a classifier, or a run folder of glue, of which the best model is taken
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// A task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME
+    #[arg(long, value_name = "NAME")]
+    task: Option<String>,
+    /// A key of glue's config, such as data.valid_files for your own tables; repeatable
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Texts that are computed at once
+    #[arg(long, default_value_t = 64)]
+    batch_size: usize,
+    /// Which device computes.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value_t,
+        help = "auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]"
+    )]
+    device: DeviceSpec,
+    /// Compute type of matrix products and attention: f32, bf16 or f16
+    #[arg(long, value_name = "P", default_value_t)]
+    precision: Precision,
+}
+
+/// Scores the valid sets of the data, and those test sets that have labels: a line of JSON for each.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let mut overrides = args.overrides.clone();
+    overrides.extend(args.task.as_ref().map(|task| format!("data.task={task}")));
+    let data = load::<glue::Config>(None, "", &overrides)?.config.data;
+    let folder = model_folder(&args.model);
+    let splits = data.open()?;
+    let tokenizer = Tokenizer::open(&folder)?;
+    let device = fornax_backend::open(&args.device)?;
+    device.check_precision(args.precision)?;
+    tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
+    let (model, report) =
+        hf::load_bert_for_sequence_classification(&folder, &LoadClassifier::default(), &device.device)?;
+    anyhow::ensure!(
+        report.initialised.is_empty(),
+        "{}: the checkpoint has no trained classifier: {} missing",
+        folder.display(),
+        report.initialised.join(", ")
+    );
+    check_labels(&model.classifier().labels, &splits.kind).usage()?;
+    let mut out = std::io::stdout().lock();
+    for set in splits.valid.iter().chain(splits.test.iter().filter(|set| set.is_labelled())) {
+        let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(model.bert.config().max_positions))?;
+        let batches = LabelledBatches::evaluation(encoded.into(), args.batch_size)?;
+        let steps = batches.steps_per_epoch();
+        let (metrics, scores) = glue::evaluate_set(&model, &batches, steps, &splits.kind, args.precision, |_| ())?;
+        let mut line =
+            Map::from_iter([("set".to_owned(), json!(set.name())), ("examples".to_owned(), json!(scores.count()))]);
+        line.extend(metrics.values.into_iter().map(|(name, value)| (name, json!(value))));
+        writeln!(out, "{}", serde_json::Value::Object(line))?;
+        if let (Scores::Classes(confusion), LabelKind::Classes(names)) = (&scores, &splits.kind) {
+            tracing::info!("{}\n{}", set.name(), confusion.table(names));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the model's outputs are the labels of the data, in the same order. Names that were never given fit any.
+fn check_labels(model: &[String], kind: &LabelKind) -> anyhow::Result<()> {
+    let names = match kind {
+        LabelKind::Score if model.len() == 1 => return Ok(()),
+        LabelKind::Score => bail!("the model tells {} classes apart, the data has numbers", model.len()),
+        LabelKind::Classes(names) => names,
+    };
+    let numbered = model.iter().enumerate().all(|(number, label)| *label == format!("LABEL_{number}"));
+    let same = model.len() == names.len() && model.iter().zip(names).all(|(a, b)| a.eq_ignore_ascii_case(b));
+    if same || numbered && model.len() == names.len() && model.len() > 1 {
+        return Ok(());
+    }
+    bail!("the model's labels are {}, those of the data {}", model.join(", "), names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_must_be_those_of_the_data() {
+        let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let classes = LabelKind::Classes(strings(&["bad", "good"]));
+        let check = |model: &[&str], kind| check_labels(&strings(model), kind).map_err(|error| error.to_string());
+        assert_eq!(check(&["Bad", "Good"], &classes), Ok(()));
+        assert_eq!(check(&["LABEL_0", "LABEL_1"], &classes), Ok(()));
+        assert_eq!(
+            check(&["good", "bad"], &classes),
+            Err("the model's labels are good, bad, those of the data bad, good".into())
+        );
+        assert!(check(&["LABEL_0"], &classes).is_err() && check(&["bad", "good", "so"], &classes).is_err());
+        assert_eq!(check(&["LABEL_0"], &LabelKind::Score), Ok(()));
+        assert!(check(&["bad", "good"], &LabelKind::Score).unwrap_err().contains("2 classes"));
+    }
+}
