@@ -1,16 +1,24 @@
 //! A model learns, saves and generates the same on every backend. Small shapes: a software rasteriser must manage.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use bert_mlm::{MaskedLm, ObjectiveConfig};
+use burn::{
+    module::Module,
+    tensor::{Device, Int, Tensor, TensorData},
+};
 use fornax_backend::{ALLOW_SOFTWARE, DeviceSpec, Family, Precision, test_device};
-use fornax_data::TokenBatch;
+use fornax_data::{
+    IGNORE_TARGET, MaskedBatch, PairKind, TokenBatch,
+    labelled::{LabelledBatch, Labels},
+};
 use fornax_models::{
-    Gpt2, Gpt2Config,
+    BertConfig, ClassifierConfig, Gpt2, Gpt2Config, Pooling,
     generate::{SamplingOptions, generate},
 };
 use fornax_nn::{Init, initialise};
 use fornax_ops::{AttentionMask, Context};
 use fornax_tests::{Lab, Outcome, RunFolder, test_device_name};
-use fornax_train::{Learner, LearnerSettings, OptimizerConfig, Schedule, ScheduleConfig, ScheduleName};
+use fornax_train::{Learner, LearnerSettings, OptimizerConfig, Schedule, ScheduleConfig, ScheduleName, Task};
+use glue::Classify;
 use gpt_lm::NextToken;
 
 use crate::lab;
@@ -26,6 +34,9 @@ const FLEX_LOSSES: [f64; 20] = [
     4.127413, 4.110492, 4.080361, 4.028146, 3.994632, 3.814033, 3.846293, 3.944583, 3.676229, 3.742126, 3.581268,
     3.544688, 3.472231, 3.558497, 3.442515, 3.297960, 3.321300, 3.336413, 3.414232, 3.045918,
 ];
+
+/// The losses of `encoder_losses` on `flex`.
+const FLEX_ENCODER_LOSSES: [f64; 6] = [1.098899, 1.073547, 1.037944, 4.804127, 4.859983, 4.873515];
 
 fn config() -> Gpt2Config {
     Gpt2Config {
@@ -56,15 +67,17 @@ fn batch(step: u64) -> TokenBatch {
 }
 
 fn learner(config: &Gpt2Config, lr: f64, device: &Device) -> Learner<Gpt2> {
-    let model = config.init(42, &device.clone().autodiff()).unwrap();
+    Learner::new(config.init(42, &device.clone().autodiff()).unwrap(), settings(lr)).unwrap()
+}
+
+fn settings(lr: f64) -> LearnerSettings {
     let schedule = ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() };
-    let settings = LearnerSettings {
+    LearnerSettings {
         optimizer: OptimizerConfig { lr, ..OptimizerConfig::default() },
         schedule: Schedule::new(&schedule, lr, 100).unwrap(),
         seed: 42,
         precision: Precision::F32,
-    };
-    Learner::new(model, settings).unwrap()
+    }
 }
 
 fn losses(learner: &mut Learner<Gpt2>, steps: u64, batch: impl Fn(u64) -> Vec<TokenBatch>) -> Vec<f64> {
@@ -96,6 +109,85 @@ fn the_first_losses_are_those_of_flex() {
         let flex = fornax_backend::open(&DeviceSpec::family(Family::Flex)).unwrap();
         assert_close(&found, &first_losses(&flex.device), TOLERANCE);
     }
+}
+
+fn encoder() -> BertConfig {
+    BertConfig {
+        vocab_size: 61,
+        max_positions: SEQ_LEN,
+        hidden_size: 16,
+        num_layers: 2,
+        num_heads: 2,
+        intermediate_size: 32,
+        dropout: 0.1,
+        ..BertConfig::default()
+    }
+}
+
+/// Rows of unequal length, `SEQ_LEN` and four tokens fewer, filled up with 0.
+fn padded_rows(step: u64) -> (Vec<i32>, Vec<i32>) {
+    let mut ids = batch(step).input_ids;
+    ids[2 * SEQ_LEN - 4..].fill(0);
+    (ids, vec![SEQ_LEN as i32, SEQ_LEN as i32 - 4])
+}
+
+fn labelled(step: u64) -> LabelledBatch {
+    let (input_ids, lengths) = padded_rows(step);
+    LabelledBatch {
+        input_ids,
+        token_type_ids: vec![0; ROWS * SEQ_LEN],
+        lengths,
+        labels: Labels::Classes(vec![(step % 3) as i32, 2]),
+        batch: ROWS,
+        seq_len: SEQ_LEN,
+        examples: vec![0; ROWS],
+    }
+}
+
+fn masked(step: u64) -> MaskedBatch {
+    let (mut input_ids, lengths) = padded_rows(step);
+    let mut targets = vec![IGNORE_TARGET; ROWS * SEQ_LEN];
+    for position in [1, 6, SEQ_LEN + 2, SEQ_LEN + 9] {
+        targets[position] = std::mem::replace(&mut input_ids[position], 60);
+    }
+    let second = |row: usize| (0..SEQ_LEN).map(move |i| i32::from(i >= 8 - row));
+    MaskedBatch {
+        input_ids,
+        token_type_ids: (0..ROWS).flat_map(second).collect(),
+        lengths,
+        targets,
+        sentence_labels: Some(vec![0, 1]),
+        batch: ROWS,
+        seq_len: SEQ_LEN,
+        examples: vec![0; ROWS],
+    }
+}
+
+/// Three losses of a classifier and of pretraining with sentence pairs, with dropout, padding and accumulation.
+fn encoder_losses(device: &Device) -> Vec<f64> {
+    let device = device.clone().autodiff();
+    let classifier = ClassifierConfig::numbered(3, Pooling::Cls);
+    let classifier = encoder().init_sequence_classification(&classifier, 42, &device).unwrap();
+    let pretraining = encoder().init_pretraining(42, &device).unwrap();
+    let objective = ObjectiveConfig { sentence_pairs: Some(PairKind::NextSentence), ..ObjectiveConfig::default() };
+    let mut found = three_losses(classifier, &Classify, labelled);
+    found.extend(three_losses(pretraining, &MaskedLm::new(&objective), masked));
+    found
+}
+
+fn three_losses<M: Module, T: Task<M>>(model: M, task: &T, batch: impl Fn(u64) -> T::Batch) -> Vec<f64> {
+    let mut learner = Learner::new(model, settings(1e-2)).unwrap();
+    let step = |step| {
+        learner.train_step(step, &[batch(2 * step), batch(2 * step + 1)], task).unwrap();
+        learner.take_window().unwrap().unwrap().loss
+    };
+    (0..3).map(step).collect()
+}
+
+#[test]
+fn the_first_losses_of_an_encoder_are_those_of_flex() {
+    let found = encoder_losses(&test_device());
+    assert_close(&found, &FLEX_ENCODER_LOSSES, TOLERANCE);
 }
 
 #[test]

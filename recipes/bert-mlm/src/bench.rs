@@ -28,7 +28,7 @@ pub(crate) fn run<M: Pretraining>(
         peak_flops: device.peak_flops(learner.precision()),
     };
     let mut batches = data.loader(0..(WARMUP + steps) as u64)?;
-    let report = bench.run_learner(&mut learner, &MaskedLm::new(config), |_| {
+    let report = bench.run_learner(&mut learner, &MaskedLm::new(&config.objective), |_| {
         let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
         anyhow::Ok(micro_batches)
     })?;

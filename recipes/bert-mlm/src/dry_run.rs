@@ -29,6 +29,6 @@ pub(crate) fn run<M: Pretraining>(config: &Config, data: &Data, mut learner: Lea
     if let Some(batch) = batches.first() {
         writeln!(out, "\nfirst batch\n{}", inspect::render_masked(batch, &data.tokenizer, 1))?;
     }
-    write!(out, "{}", rehearse(&mut learner, &batches, data.valid_batches(), &MaskedLm::new(config))?)?;
+    write!(out, "{}", rehearse(&mut learner, &batches, data.valid_batches(), &MaskedLm::new(&config.objective))?)?;
     Ok(Ending::Done)
 }

@@ -57,8 +57,9 @@ pub struct MaskedLm {
 }
 
 impl MaskedLm {
-    fn new(config: &Config) -> Self {
-        Self { gather: config.objective.gather, pairs: config.objective.sentence_pairs.is_some() }
+    /// The task that `[objective]` describes.
+    pub fn new(objective: &ObjectiveConfig) -> Self {
+        Self { gather: objective.gather, pairs: objective.sentence_pairs.is_some() }
     }
 }
 
@@ -139,7 +140,7 @@ fn train<M: Pretraining + 'static>(config: &Config, options: &Options) -> anyhow
         Run::<M>::check_folder(options)?;
     }
     let (config, opening) = start::resolve(config, options)?;
-    let (config, task) = (&config, MaskedLm::new(&config));
+    let (config, task) = (&config, MaskedLm::new(&config.objective));
     let device = fornax_backend::open(&options.device.parse()?)?;
     device.check_precision(options.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
