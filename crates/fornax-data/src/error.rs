@@ -67,6 +67,14 @@ pub enum DataError {
         /// Why.
         reason: &'static str,
     },
+    /// A key of `[data]` that means nothing without another one.
+    #[error("`{key}` is set, but neither `data.files` nor `data.name` is: {reason}")]
+    ConfigAlone {
+        /// The key.
+        key: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
     /// A key of `[data]` with a value that makes no sense.
     #[error("`{key}` is {value}; expected {expected}")]
     ConfigValue {

@@ -1,5 +1,9 @@
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
+use anyhow::ensure;
 use clap::ValueEnum;
 use fornax_data::{DataConfig, Part, Tokenizer, TokenizerConfig, TokenizerKind};
 
@@ -61,13 +65,24 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
         PartName::Code => Part::Code,
         PartName::Prose => Part::Prose,
     });
-    let data =
-        DataConfig { name: args.data, part, files: args.files, text_column: args.text_column, ..DataConfig::default() };
+    check_output(&args.output)?;
+    let files = Some(args.files).filter(|files| !files.is_empty());
+    let data = DataConfig { name: args.data, part, files, text_column: args.text_column, ..DataConfig::default() };
     let source = data.open_for_tokenizer()?;
     let config = TokenizerConfig { kind, vocab_size: args.vocab_size, ..TokenizerConfig::default() };
     let tokenizer = Tokenizer::train(&config, source.as_ref())?;
     tokenizer.save(&args.output)?;
     let (tokens, path) = (tokenizer.vocab_size(), args.output.display());
     writeln!(std::io::stdout(), "{path}: {kind}, {tokens} tokens, trained on {}", source.describe())?;
+    Ok(())
+}
+
+/// Refuses what can't be written to, before the minutes that training takes.
+fn check_output(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    ensure!(!path.is_dir(), "--output {shown}: this is a folder; hint: name a file in it");
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        ensure!(folder.is_dir(), "--output {shown}: there is no folder `{}`; hint: make it first", folder.display());
+    }
     Ok(())
 }

@@ -88,7 +88,7 @@ mod tests {
         let config = fornax_data::TokenizerConfig { kind: fornax_data::TokenizerKind::Byte, ..Default::default() };
         let text = folder.path().join("text.txt");
         std::fs::write(&text, "a text").unwrap();
-        let data = fornax_data::DataConfig { files: vec![text], ..Default::default() };
+        let data = fornax_data::DataConfig { files: Some(vec![text]), ..Default::default() };
         let splits = data.open().unwrap();
         Tokenizer::prepare(&config, splits.train.as_ref(), folder.path()).unwrap()
     }

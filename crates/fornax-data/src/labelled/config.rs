@@ -8,7 +8,7 @@ use super::find::TaskFiles;
 use super::read::Table;
 use super::tasks::{Column, Columns, GlueTask, TaskInfo, TaskSet};
 use crate::dataset::Places;
-use crate::source::{Format, file_sha256, find_files, hash_parts, list_paths};
+use crate::source::{Format, FoundFile, file_sha256, find_files, hash_parts, list_paths, refuse_shared};
 use crate::{DataError, Split};
 
 /// The table `[data]` of a recipe that learns labels: a GLUE task, or the user's own tables.
@@ -210,16 +210,19 @@ impl LabelledConfig {
             pair: self.text_pair_column.as_deref().map(Column::Name),
             label: Column::Name(self.label_column.as_deref().unwrap_or("label")),
         };
-        let open = |split: Split, paths: &[PathBuf]| {
+        let find = |paths| find_files(paths, Format::Text, &format.extensions());
+        let (train, valid) = (find(&self.files)?, find(&self.valid_files)?);
+        refuse_shared(&train, &valid)?;
+        let open = |split: Split, found: Vec<FoundFile>| {
             let secret = split == Split::Test;
             let table =
                 Table { format, columns, labels: &kind, secret, incomplete_rows: false, task: None, only: None };
-            let found: Vec<PathBuf> =
-                find_files(paths, Format::Text, &format.extensions())?.into_iter().map(|file| file.path).collect();
+            let found: Vec<PathBuf> = found.into_iter().map(|file| file.path).collect();
             read_set(&split.to_string(), &table, &found)
         };
-        let (train, valid) = (open(Split::Train, &self.files)?, vec![open(Split::Valid, &self.valid_files)?]);
-        let test = if self.test_files.is_empty() { Vec::new() } else { vec![open(Split::Test, &self.test_files)?] };
+        let (train, valid) = (open(Split::Train, train)?, vec![open(Split::Valid, valid)?]);
+        let test =
+            if self.test_files.is_empty() { Vec::new() } else { vec![open(Split::Test, find(&self.test_files)?)?] };
         Ok(LabelledSplits { task: None, train, valid, test, kind })
     }
 

@@ -378,6 +378,14 @@ fn own_tables_name_their_columns() {
 }
 
 #[test]
+fn a_table_is_not_on_both_sides_by_whatever_path() {
+    let table = [("tables/a.tsv", "text\tlabel\nwarm\t1\n")];
+    let config = "files = ['DIR/tables/a.tsv']\nvalid_files = ['DIR/tables']\nlabels = ['no', 'yes']\nformat = 'tsv'\n";
+    let error = open_own(&table, config).unwrap_err().replace('\\', "/");
+    assert_eq!(error, "`data.valid_files` is tables/a.tsv; expected a file that is not in `data.files` too");
+}
+
+#[test]
 fn bad_own_tables_are_named() {
     let config = "files = ['DIR/a.EXT']\nvalid_files = ['DIR/b.EXT']\nlabels = ['no', 'yes']\n";
     let error = |extension: &str, content: &str| {

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -46,6 +47,22 @@ pub fn find_files(paths: &[PathBuf], format: Format, extensions: &[String]) -> R
         return Err(DataError::EmptyCorpus { paths: list(paths), reason: format!("there is no file{filter}") });
     }
     Ok(found)
+}
+
+/// Refuses a file that is both learned from and evaluated on, by whatever path it was reached.
+pub(crate) fn refuse_shared(train: &[FoundFile], valid: &[FoundFile]) -> Result<(), DataError> {
+    let real = |file: &FoundFile| std::fs::canonicalize(&file.path).map_err(DataError::io(&file.path));
+    let learned: HashSet<PathBuf> = train.iter().map(real).collect::<Result<_, _>>()?;
+    for file in valid {
+        if learned.contains(&real(file)?) {
+            return Err(DataError::ConfigValue {
+                key: "data.valid_files",
+                value: file.path.display().to_string(),
+                expected: "a file that is not in `data.files` too".into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn walk(root: &Path, wanted: &[String], found: &mut Vec<FoundFile>) -> Result<(), DataError> {

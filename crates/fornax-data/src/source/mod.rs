@@ -31,7 +31,7 @@ pub use split::{Split, Splits, split};
 pub use text_files::TextFiles;
 pub use texts::Texts;
 
-pub(crate) use files::list as list_paths;
+pub(crate) use files::{list as list_paths, refuse_shared};
 pub(crate) use text::{file_sha256, hash_parts, read_text};
 
 /// One text with a name for messages.

@@ -119,6 +119,18 @@ impl Tokenizer {
         }
     }
 
+    /// The ids of a text that a model is to continue, which needs at least one: where [`encode`](Self::encode) gives none, because
+    /// the text is empty or the tokenizer drops all of it, the token that ends a document, behind which a new one begins. Empty
+    /// only if the tokenizer has no such token either.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let ids = self.encode(text)?;
+        Ok(if ids.is_empty() { self.end_of_text.into_iter().collect() } else { ids })
+    }
+
     /// The ids of each text, in parallel.
     ///
     /// # Errors

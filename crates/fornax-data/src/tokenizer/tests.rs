@@ -145,9 +145,21 @@ fn a_vocabulary_smaller_than_the_alphabet_is_refused_with_both_sizes() {
     for (kind, minimum) in
         [(TokenizerKind::ByteBpe, "257"), (TokenizerKind::Wordpiece, ""), (TokenizerKind::Unigram, "")]
     {
-        let error = Tokenizer::train(&config(kind, 20), &corpus()).unwrap_err().to_string();
-        assert!(error.contains("vocab_size = 20 is too small") && error.contains(minimum), "{error}");
+        let error = Tokenizer::train(&config(kind, 20), &corpus()).unwrap_err();
+        assert!(matches!(error, DataError::ConfigValue { key: "tokenizer.vocab_size", .. }), "{error}");
+        assert!(error.to_string().contains(&format!("is 20; expected at least {minimum}")), "{error}");
     }
+}
+
+#[test]
+fn a_prompt_of_nothing_is_the_token_that_ends_a_text() {
+    let wordpiece = trained(TokenizerKind::Wordpiece, 65);
+    assert!(wordpiece.encode("\n").unwrap().is_empty());
+    assert_eq!(wordpiece.encode_prompt("\n").unwrap(), [wordpiece.token_to_id("[SEP]").unwrap()]);
+    assert_eq!(wordpiece.encode_prompt("low").unwrap(), wordpiece.encode("low").unwrap());
+    let bytes = trained(TokenizerKind::Byte, 0);
+    assert_eq!(bytes.encode_prompt("\n").unwrap(), [10]);
+    assert!(bytes.encode_prompt("").unwrap().is_empty());
 }
 
 #[test]

@@ -70,8 +70,24 @@ impl Tokenizer {
                 trained.map_err(|payload| failed(panic_message(payload.as_ref())))?
             }
         };
-        Self::new(pipeline.map_err(|error| failed(error.to_string()))?, Path::new("tokenizer.json"))
+        let pipeline = pipeline.map_err(|error| match error.downcast::<DataError>() {
+            Ok(error) => *error,
+            Err(error) => failed(error.to_string()),
+        })?;
+        Self::new(pipeline, Path::new("tokenizer.json"))
     }
+}
+
+/// Refuses a vocabulary that has no room for the `minimum` of alphabet and special tokens.
+pub(super) fn check_vocab_size(vocab_size: usize, minimum: usize) -> Result<(), DataError> {
+    if vocab_size >= minimum {
+        return Ok(());
+    }
+    Err(DataError::ConfigValue {
+        key: "tokenizer.vocab_size",
+        value: vocab_size.to_string(),
+        expected: format!("at least {minimum}, for the alphabet of the text and the special tokens"),
+    })
 }
 
 fn no_text(source: &dyn Source) -> DataError {
@@ -187,13 +203,7 @@ fn merges(
     specials: Vec<String>,
     mut trainer: BpeTrainer,
 ) -> tokenizers::Result<BPE> {
-    let minimum = alphabet + specials.len();
-    if vocab_size < minimum {
-        return Err(format!(
-            "tokenizer.vocab_size = {vocab_size} is too small: alphabet and special tokens are {minimum}"
-        )
-        .into());
-    }
+    check_vocab_size(vocab_size, alphabet + specials.len())?;
     trainer.vocab_size = vocab_size;
     trainer.min_frequency = MIN_FREQUENCY;
     trainer.special_tokens = specials.into_iter().map(|token| AddedToken::from(token, true)).collect();

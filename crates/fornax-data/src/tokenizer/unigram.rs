@@ -10,7 +10,7 @@ use tokenizers::normalizers::{NFKC, Nmt, Replace, Sequence};
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::template::TemplateProcessing;
 
-use super::train::WordCounts;
+use super::train::{WordCounts, check_vocab_size};
 use crate::loader::panic_message;
 
 /// T5's special tokens, in the order of their ids.
@@ -46,13 +46,7 @@ pub(super) fn train(
     mut pipeline: tokenizers::Tokenizer,
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
     let characters: BTreeSet<char> = words.iter().flat_map(|(word, _)| word.chars()).collect();
-    let minimum = characters.len() + SPECIALS.len();
-    if vocab_size < minimum {
-        return Err(format!(
-            "tokenizer.vocab_size = {vocab_size} is too small: alphabet and special tokens are {minimum}"
-        )
-        .into());
-    }
+    check_vocab_size(vocab_size, characters.len() + SPECIALS.len())?;
     let specials: Vec<AddedToken> = SPECIALS.map(|token| AddedToken::from(token, true)).into();
     let trainer = UnigramTrainer::builder()
         .show_progress(false) // its own bars print empty lines to stdout

@@ -41,6 +41,12 @@ impl CrateFolders {
         Self::new(roots.into_iter().filter(|root| root.is_dir()).chain(shown))
     }
 
+    /// Whether any of these crates lies in the folders; contents are not looked at.
+    pub(crate) fn hold_any(&self, entries: &[CrateEntry]) -> bool {
+        let holds = |root: &PathBuf| entries.iter().any(|it| crate_in(root, &it.name, &it.version).is_some());
+        self.roots.iter().any(holds)
+    }
+
     /// The digest of this version of a crate, if it is anywhere.
     #[cfg(test)]
     pub(crate) fn digest_of(&self, name: &str, version: &str) -> Option<String> {
