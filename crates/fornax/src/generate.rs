@@ -1,5 +1,6 @@
 use std::{
     io::{IsTerminal, Read, Write},
+    ops::ControlFlow,
     path::PathBuf,
 };
 
@@ -35,7 +36,8 @@ pub(crate) struct Args {
     /// Above 1, tokens that were there already become less likely
     #[arg(long, value_name = "R", default_value_t = 1.0)]
     repetition_penalty: f64,
-    /// A token, as the tokenizer writes it, that ends the text; repeatable; the tokenizer's end-of-text token always does
+    /// A token, as the tokenizer writes it or as text, that ends the text; repeatable; the tokenizer's end-of-text token always
+    /// does
     #[arg(long, value_name = "TOKEN")]
     stop: Vec<String>,
     /// The seed of the draws
@@ -56,15 +58,20 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let tokenizer = Tokenizer::open(&folder)?;
     let options = sampling_options(args, &tokenizer)?;
     let texts = prompts(args)?;
-    let prompts: Result<Vec<Vec<u32>>, _> = texts.iter().map(|text| tokenizer.encode(text)).collect();
+    let prompts: Result<Vec<Vec<u32>>, _> = texts.iter().map(|text| tokenizer.encode_prompt(text)).collect();
     let prompts = prompts.context("--prompt").usage()?;
     let device = fornax_backend::open(&args.device)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let (model, _) = hf::load_gpt2(&folder, &device.device)?;
     let mut rows = Rows::new(&tokenizer, &texts, &prompts);
     let mut failure = None;
-    generate(&model, &prompts, &options, &mut |row, token| {
-        failure = failure.take().or(rows.push(row, token).err());
+    // A reader that is gone, as `head` is when it has enough, is such an error too.
+    generate(&model, &prompts, &options, &mut |row, token| match rows.push(row, token) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            failure = Some(error);
+            ControlFlow::Break(())
+        }
     })?;
     failure.map_or(Ok(()), Err)?;
     rows.finish()
@@ -73,8 +80,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 fn sampling_options(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<SamplingOptions> {
     let mut stop_tokens: Vec<u32> = tokenizer.end_of_text_id().into_iter().collect();
     for token in &args.stop {
-        let id = tokenizer.token_to_id(token);
-        stop_tokens.push(id.with_context(|| format!("--stop {token}: the tokenizer has no such token")).usage()?);
+        let id = stop_token(tokenizer, token);
+        let missing = || format!("--stop {token:?}: the tokenizer has no such token, and the text is not exactly one");
+        stop_tokens.push(id.with_context(missing).usage()?);
     }
     Ok(SamplingOptions {
         max_new_tokens: args.max_new_tokens,
@@ -84,6 +92,14 @@ fn sampling_options(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Sampli
         repetition_penalty: args.repetition_penalty,
         stop_tokens,
         seed: args.seed,
+    })
+}
+
+/// The token of this name, else the one that makes up this text: byte-level tokenizers call a space `Ġ`.
+fn stop_token(tokenizer: &Tokenizer, token: &str) -> Option<u32> {
+    tokenizer.token_to_id(token).or_else(|| match *tokenizer.encode(token).ok()? {
+        [id] => Some(id),
+        _ => None,
     })
 }
 

@@ -185,7 +185,8 @@ pub enum Sampling {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SampleConfig {
-    /// What the text begins with; a line break by default, as in nanoGPT.
+    /// What the text begins with; a line break by default, as in nanoGPT. Where it gives no token, the tokenizer's end-of-text
+    /// token takes its place.
     pub prompt: String,
     /// Tokens to add; 0 prints nothing.
     pub max_new_tokens: usize,

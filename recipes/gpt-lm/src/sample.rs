@@ -1,4 +1,4 @@
-use std::{io::Write, path::Path};
+use std::{io::Write, ops::ControlFlow, path::Path};
 
 use anyhow::Context;
 use fornax_data::Tokenizer;
@@ -12,10 +12,12 @@ use crate::SampleConfig;
 /// Refuses what can't be sampled, before the training whose end it is for.
 pub(crate) fn check(config: &SampleConfig, tokenizer: &Tokenizer) -> anyhow::Result<()> {
     sampling_options(config, tokenizer).validate(tokenizer.vocab_size()).context("[sample]")?;
-    let prompt = tokenizer.encode(&config.prompt).context("sample.prompt")?;
+    let prompt = tokenizer.encode_prompt(&config.prompt).context("sample.prompt")?;
     anyhow::ensure!(
         config.max_new_tokens == 0 || !prompt.is_empty(),
-        "sample.prompt is empty; give at least one token"
+        "sample.prompt is empty for this tokenizer, which has no end-of-text token to begin with either: {:?}; hint: give at least \
+         one token, or sample.max_new_tokens=0",
+        config.prompt
     );
     Ok(())
 }
@@ -26,7 +28,7 @@ pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, 
         return Ok(());
     }
     let options = sampling_options(config, tokenizer);
-    let prompt = tokenizer.encode(&config.prompt)?;
+    let prompt = tokenizer.encode_prompt(&config.prompt)?;
     let mut text = tokenizer.text_stream(&prompt, true);
     let mut out = std::io::stdout().lock();
     write!(out, "\n{}", config.prompt)?;
@@ -36,7 +38,8 @@ pub(crate) fn print(config: &SampleConfig, model: &Gpt2, tokenizer: &Tokenizer, 
             write!(out, "{piece}")?;
             Ok(out.flush()?)
         });
-        failure = failure.take().or(shown.err());
+        failure = shown.err();
+        if failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     if let Some(error) = failure {
         return Err(error);

@@ -1,3 +1,5 @@
+use std::ops::ControlFlow;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fornax_backend::Precision;
 use fornax_ops::{AttentionMask, Context};
@@ -5,11 +7,30 @@ use fornax_ops::{AttentionMask, Context};
 use super::{CausalLm, SamplingOptions, sampler::next_token};
 use crate::ModelError;
 
+/// What a callback of [`generate`] may return: whether to go on, or nothing, which goes on.
+pub trait Flow {
+    /// Whether to go on.
+    fn flow(self) -> ControlFlow<()>;
+}
+
+impl Flow for ControlFlow<()> {
+    fn flow(self) -> ControlFlow<()> {
+        self
+    }
+}
+
+impl Flow for () {
+    fn flow(self) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
 /// Continues every prompt and returns the new tokens of each, in the order of `prompts`.
 ///
 /// The prompts run as one batch, padded on the left; a mask and per-row positions hide the padding, so that a row is
 /// continued as if it were alone (up to the rounding of differently shaped matrix products). `on_token` hears of each
-/// token (row, id) when it is chosen. Work stops once every row has drawn a stop token or `max_new_tokens` were made.
+/// token (row, id) when it is chosen, and ends all rows at once with [`ControlFlow::Break`]; what was made until then, that token
+/// included, is returned. Work stops by itself once every row has drawn a stop token or `max_new_tokens` were made.
 ///
 /// Keys and values of past tokens are cached. A sequence longer than the model's positions is continued from its last
 /// `max_positions` tokens, as nanoGPT does: since that window moves with every token, the cache is then rebuilt each step
@@ -19,17 +40,17 @@ use crate::ModelError;
 /// # Errors
 ///
 /// For an option without a meaning, an empty prompt, a token outside the vocabulary, and logits that are not finite.
-pub fn generate<M: CausalLm>(
+pub fn generate<M: CausalLm, F: Flow>(
     model: &M,
     prompts: &[Vec<u32>],
     options: &SamplingOptions,
-    on_token: &mut dyn FnMut(usize, u32),
+    on_token: &mut dyn FnMut(usize, u32) -> F,
 ) -> Result<Vec<Vec<u32>>, ModelError> {
     options.validate(model.vocab_size())?;
     check_prompts(prompts, model.vocab_size())?;
     let mut rows: Vec<Row> = prompts.iter().enumerate().map(|(i, p)| Row::new(i, p, model.max_positions())).collect();
     let mut window: Option<Window<M::Cache>> = None;
-    for position in 0..options.max_new_tokens {
+    'tokens: for position in 0..options.max_new_tokens {
         if rows.iter().all(|row| row.done) {
             break;
         }
@@ -42,7 +63,10 @@ pub fn generate<M: CausalLm>(
             }
         };
         for (row, logits) in rows.iter_mut().zip(last_logits(logits)) {
-            row.advance(logits, options, position, on_token)?;
+            let Some(token) = row.advance(logits, options, position)? else { continue };
+            if on_token(row.index, token).flow().is_break() {
+                break 'tokens;
+            }
         }
     }
     Ok(rows.into_iter().map(|row| row.tokens[row.prompt_len..].to_vec()).collect())
@@ -66,17 +90,16 @@ impl Row {
         Self { index, prompt_len: tokens.len(), tokens, done: false }
     }
 
-    /// Chooses the row's next token from the logits of its last one. A row that is done keeps its place in the batch: its
-    /// numbers are computed and not used.
+    /// Chooses the row's next token from the logits of its last one; `None` at a stop token. A row that is done keeps its place
+    /// in the batch: its numbers are computed and not used.
     fn advance(
         &mut self,
         logits: Vec<f32>,
         options: &SamplingOptions,
         position: usize,
-        on_token: &mut dyn FnMut(usize, u32),
-    ) -> Result<(), ModelError> {
+    ) -> Result<Option<u32>, ModelError> {
         if self.done {
-            return Ok(());
+            return Ok(None);
         }
         if logits.iter().any(|x| !x.is_finite()) {
             return Err(ModelError::NonFiniteLogits { row: self.index, position });
@@ -84,11 +107,10 @@ impl Row {
         let token = next_token(logits, &self.tokens, options, self.index, position);
         if options.stop_tokens.contains(&token) {
             self.done = true;
-        } else {
-            self.tokens.push(token);
-            on_token(self.index, token);
+            return Ok(None);
         }
-        Ok(())
+        self.tokens.push(token);
+        Ok(Some(token))
     }
 
     /// The part that the model is shown; of a row that is done the least there can be, so that it widens no batch.
@@ -259,35 +281,51 @@ mod tests {
         assert_eq!(streamed, stopped);
     }
 
+    /// A model that counts its forward passes.
+    struct Counting(Gpt2, std::cell::Cell<usize>);
+
+    impl CausalLm for Counting {
+        type Cache = <Gpt2 as CausalLm>::Cache;
+        fn vocab_size(&self) -> usize {
+            self.0.vocab_size()
+        }
+        fn max_positions(&self) -> usize {
+            self.0.max_positions()
+        }
+        fn device(&self) -> Device {
+            self.0.device()
+        }
+        fn new_cache(&self) -> Self::Cache {
+            CausalLm::new_cache(&self.0)
+        }
+        fn next_logits(
+            &self,
+            input_ids: Tensor<2, Int>,
+            positions: Tensor<2, Int>,
+            mask: &AttentionMask,
+            cache: &mut Self::Cache,
+            context: &Context,
+        ) -> Tensor<2> {
+            self.1.set(self.1.get() + 1);
+            self.0.next_logits(input_ids, positions, mask, cache, context)
+        }
+    }
+
+    #[test]
+    fn a_callback_that_breaks_ends_the_work() {
+        let model = Counting(model(), std::cell::Cell::new(0));
+        let mut heard = Vec::new();
+        let found = generate(&model, &[vec![5], vec![6, 7]], &SamplingOptions::greedy(50), &mut |row, token| {
+            heard.push((row, token));
+            if heard.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let found = found.unwrap();
+        assert_eq!((found[0].len(), found[1].len(), model.1.get()), (2, 1, 2));
+        assert_eq!(heard, [(0, found[0][0]), (1, found[1][0]), (0, found[0][1])]);
+    }
+
     #[test]
     fn work_ends_with_the_last_row() {
-        struct Counting(Gpt2, std::cell::Cell<usize>);
-        impl CausalLm for Counting {
-            type Cache = <Gpt2 as CausalLm>::Cache;
-            fn vocab_size(&self) -> usize {
-                self.0.vocab_size()
-            }
-            fn max_positions(&self) -> usize {
-                self.0.max_positions()
-            }
-            fn device(&self) -> Device {
-                self.0.device()
-            }
-            fn new_cache(&self) -> Self::Cache {
-                CausalLm::new_cache(&self.0)
-            }
-            fn next_logits(
-                &self,
-                input_ids: Tensor<2, Int>,
-                positions: Tensor<2, Int>,
-                mask: &AttentionMask,
-                cache: &mut Self::Cache,
-                context: &Context,
-            ) -> Tensor<2> {
-                self.1.set(self.1.get() + 1);
-                self.0.next_logits(input_ids, positions, mask, cache, context)
-            }
-        }
         let model = Counting(model(), std::cell::Cell::new(0));
         let options = SamplingOptions { stop_tokens: (0..61).collect(), ..SamplingOptions::greedy(50) };
         let found = generate(&model, &[vec![5], vec![6, 7]], &options, &mut |_, _| {}).unwrap();

@@ -6,5 +6,5 @@ mod options;
 mod sampler;
 
 pub use causal_lm::CausalLm;
-pub use decode::generate;
+pub use decode::{Flow, generate};
 pub use options::SamplingOptions;
