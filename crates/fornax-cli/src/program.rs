@@ -146,6 +146,7 @@ fn is_data_usage(error: &DataError) -> bool {
     matches!(
         error,
         DataError::ConfigConflict { .. }
+            | DataError::ConfigAlone { .. }
             | DataError::ConfigValue { .. }
             | DataError::UnknownDataset { .. }
             | DataError::UnknownSplit { .. }
@@ -172,23 +173,23 @@ fn is_train_usage(error: &TrainError) -> bool {
     )
 }
 
-/// The chain of causes on one line, each said once, and the hint on a line of its own.
+/// The chain of causes on one line, each said once, and behind it the hints, each on a line of its own.
 fn render(error: &anyhow::Error) -> String {
     let mut text = String::from("error");
     let mut last = String::new();
+    let mut hints = Vec::from_iter(hint(error));
     for cause in error.chain().map(ToString::to_string) {
         // Libraries often print their source as part of themselves.
-        if !last.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-            last = cause;
+        if last.contains(&cause) {
+            continue;
         }
+        let (problem, hint) = cause.split_once("hint: ").map_or((cause.as_str(), None), |(it, hint)| (it, Some(hint)));
+        text.push_str(": ");
+        text.push_str(if hint.is_some() { problem.trim_end_matches([' ', '\n', ';', '(', ',']) } else { problem });
+        hints.extend(hint.map(str::to_owned).filter(|hint| !hints.contains(hint)));
+        last = cause;
     }
-    match (hint(error), text.split_once("hint: ")) {
-        (Some(hint), _) => format!("{text}\nhint: {hint}"),
-        (None, Some((error, hint))) => format!("{}\nhint: {hint}", error.trim_end_matches([' ', '\n', ';', '(', ','])),
-        (None, None) => text,
-    }
+    hints.iter().fold(text, |text, hint| format!("{text}\nhint: {hint}"))
 }
 
 /// The hint of the first cause that has one. A [`Usage`] hides the error in it from the chain.
@@ -211,6 +212,10 @@ mod tests {
     fn a_chain_prints_each_cause_once_and_the_hint_apart() {
         let error = anyhow!("disk full; hint: free some space").context("checkpoint step-000500");
         assert_eq!(render(&error), "error: checkpoint step-000500: disk full\nhint: free some space");
+        let middle = anyhow!("no space").context("cannot save; hint: make room").context("the run ended");
+        assert_eq!(render(&middle), "error: the run ended: cannot save: no space\nhint: make room");
+        let twice = anyhow!("no space; hint: free some").context("cannot save; hint: make room");
+        assert_eq!(render(&twice), "error: cannot save: no space\nhint: make room\nhint: free some");
         let doubled = Err::<(), _>(std::io::Error::other("denied")).context("a.txt: denied").unwrap_err();
         assert_eq!(render(&doubled), "error: a.txt: denied");
     }

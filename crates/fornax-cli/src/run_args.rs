@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{ops::RangeInclusive, path::PathBuf};
 
 use clap::Args;
 use fornax_backend::{DeviceSpec, Precision};
@@ -6,6 +6,9 @@ use fornax_train::Options;
 use serde::de::DeserializeOwned;
 
 use crate::{ConfigError, Loaded, load};
+
+/// What `--overfit` and `--bench` may be: more is a slip, and steps by the billion would be too many to keep their times.
+const STEPS: RangeInclusive<u64> = 1..=1_000_000;
 
 /// The flags that every recipe takes.
 #[derive(Args, Clone, Debug, Default)]
@@ -36,10 +39,10 @@ pub struct RunArgs {
     #[arg(long, conflicts_with_all = ["resume", "bench"])]
     pub dry_run: bool,
     /// Train on the first N batches only
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(STEPS))]
     pub overfit: Option<u64>,
     /// Time N steps and print JSON
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "resume")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(STEPS), conflicts_with = "resume")]
     pub bench: Option<u64>,
     /// Short for --set train.seed=N
     #[arg(long, value_name = "N")]

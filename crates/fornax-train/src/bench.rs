@@ -93,7 +93,7 @@ impl Bench {
             let problem = "at least one step has to be timed".to_owned();
             return Err(TrainError::Config { key: "--bench".to_owned(), problem }.into());
         }
-        let (mut losses, mut times, mut tokens) = (Vec::new(), Vec::with_capacity(self.steps), 0);
+        let (mut losses, mut times, mut tokens) = (Vec::new(), Vec::new(), 0);
         for index in 0..self.warmup + self.steps {
             let start = Instant::now();
             let done = step(index as u64)?;

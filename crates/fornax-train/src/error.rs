@@ -73,12 +73,14 @@ pub enum TrainError {
         dir: PathBuf,
     },
     /// The run has checkpoints, but none of them is complete and undamaged.
-    #[error("no checkpoint of `{}` can be used: {problems}", dir.display())]
+    #[error("no checkpoint of `{}` can be used: {problems}{}", dir.display(), hint.as_ref().map_or_else(String::new, |hint| format!("{HINT}{hint}")))]
     NoUsableCheckpoint {
         /// The run folder.
         dir: PathBuf,
         /// What is wrong with each, newest first.
         problems: String,
+        /// What to do about the first of them that has a remedy.
+        hint: Option<String>,
     },
     /// The config differs from the one that the run began with.
     #[error("the config differs from that of the run in `{}`: {changes}; hint: a resumed run may change {}; start a new run for anything else", dir.display(), crate::run::CHANGEABLE.join(", "))]
@@ -109,7 +111,7 @@ pub enum TrainError {
         given: String,
     },
     /// A checkpoint could not be written; the run's earlier files are as they were.
-    #[error("cannot save a checkpoint in `{}`: {}; {kept}; hint: make room or repair the folder, then continue with --resume", path.display(), source.chain())]
+    #[error("cannot save a checkpoint in `{}`: {}; {kept}; hint: make room or repair the folder, then continue with --resume", path.display(), source.problem_and_hint().0)]
     SaveFailed {
         /// The checkpoint's folder.
         path: PathBuf,
@@ -162,24 +164,26 @@ pub enum TrainError {
         problem: String,
     },
     /// A loss or a gradient was not finite; that step and all later ones changed nothing.
-    #[error("the {what} of step {step} is not finite ({examples}){}; hint: try a lower optimizer.lr or a longer warm-up", last_checkpoint(checkpoint.as_deref()))]
+    #[error(
+        "the {what} of step {step}, counted from 0, is not finite ({examples}){kept}; hint: try a lower optimizer.lr or a longer warm-up"
+    )]
     NonFinite {
         /// `loss`, or `gradient` where the loss was finite.
         what: &'static str,
-        /// The first such step.
+        /// The first such step, counted from 0: so many are completed.
         step: u64,
         /// What its batch was made of.
         examples: String,
-        /// The last good checkpoint.
-        checkpoint: Option<PathBuf>,
+        /// Which checkpoint remains; empty outside of a run.
+        kept: String,
     },
     /// No parameter of the model takes a gradient.
     #[error("no parameter of the model takes a gradient: it is frozen, or not on an autodiff device")]
     NotTrainable,
     /// A step has nothing to learn from.
-    #[error("step {step} has no target ({examples})")]
+    #[error("step {step}, counted from 0, has no target ({examples})")]
     NoTargets {
-        /// The step.
+        /// The step, counted from 0.
         step: u64,
         /// What its batch was made of.
         examples: String,
@@ -237,28 +241,60 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// The error and its causes on one line, each said once.
+    /// The error and its causes on one line, each said once, and the first hint among them at the end.
     pub(crate) fn chain(&self) -> String {
-        let first: &dyn std::error::Error = self;
-        let mut text = first.to_string();
-        for cause in std::iter::successors(first.source(), |error| error.source()).map(ToString::to_string) {
-            if !text.contains(&cause) {
-                text = format!("{text}: {cause}");
-            }
+        match self.problem_and_hint() {
+            (problem, Some(hint)) => format!("{problem}{HINT}{hint}"),
+            (problem, None) => problem,
         }
-        text
     }
 
-    /// Names the last good checkpoint, where the error is one that a run recovers from by going back.
+    /// The two parts of [`chain`](Self::chain), for a text that goes on behind it.
+    pub(crate) fn problem_and_hint(&self) -> (String, Option<String>) {
+        let (mut problem, mut found) = (String::new(), None);
+        let first: &dyn std::error::Error = self;
+        for cause in std::iter::successors(Some(first), |error| error.source()).map(ToString::to_string) {
+            let (cause, hint) =
+                cause.split_once(HINT).map_or((cause.as_str(), None), |(text, hint)| (text, Some(hint)));
+            if !problem.contains(cause) {
+                let colon = if problem.is_empty() { "" } else { ": " };
+                problem = format!("{problem}{colon}{cause}");
+            }
+            found = found.or_else(|| hint.map(str::to_owned));
+        }
+        (problem, found)
+    }
+
+    /// Names the last good checkpoint of a run, or says that there is none, where the error is one that a run recovers from by
+    /// going back.
     #[must_use]
-    pub fn with_checkpoint(mut self, path: Option<PathBuf>) -> Self {
-        if let Self::NonFinite { checkpoint, .. } = &mut self {
-            *checkpoint = path;
+    pub fn with_checkpoint(mut self, path: Option<&Path>) -> Self {
+        if let Self::NonFinite { kept, .. } = &mut self {
+            *kept = match path {
+                Some(path) => format!("; the last good checkpoint is `{}`", path.display()),
+                None => "; there is no checkpoint yet".to_owned(),
+            };
         }
         self
     }
 }
 
-fn last_checkpoint(path: Option<&Path>) -> String {
-    path.map_or_else(String::new, |path| format!("; the last good checkpoint is `{}`", path.display()))
+/// What stands before the way out, at the end of a message.
+const HINT: &str = "; hint: ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_stands_at_the_end_of_a_chain() {
+        let newer = || TrainError::NewerFormat { path: "state.json".into(), found: 2, supported: 1 };
+        let chain = TrainError::LoadFailed { path: "step-10".into(), source: Box::new(newer()) }.chain();
+        assert_eq!(chain, format!("cannot load the checkpoint `step-10`: {}", newer()));
+        let failed =
+            TrainError::SaveFailed { path: "step-10".into(), kept: "all is lost".into(), source: Box::new(newer()) };
+        let chain = failed.chain();
+        assert_eq!(chain.matches("hint: ").count(), 1, "{chain}");
+        assert!(chain.contains("reads up to 1; all is lost; hint: make room"), "{chain}");
+    }
 }

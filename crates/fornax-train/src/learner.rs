@@ -234,7 +234,7 @@ impl<M: Module> Learner<M> {
             what: if loss { "loss" } else { "gradient" },
             step: first.map_or(0, |first| first.step),
             examples: first.map_or_else(String::new, |first| first.examples.join("; ")),
-            checkpoint: None,
+            kept: String::new(),
         })
     }
 
@@ -359,7 +359,7 @@ fn normalised(sums: &Sums, whole: &BatchSize) -> Result<Tensor<1>, TrainError> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, path::Path};
 
     use super::*;
     use crate::{
@@ -430,12 +430,14 @@ mod tests {
             (bits(&export_parameters(learner.model())), bits(&learner.optimizer.export(learner.model())[1..].to_vec()));
         assert_eq!(before, after);
 
-        let message = learner.check_finite().unwrap_err().with_checkpoint(Some("step-3".into())).to_string();
-        assert!(message.starts_with("the loss of step 3 is not finite"), "{message}");
+        let message = learner.check_finite().unwrap_err().with_checkpoint(Some(Path::new("step-3"))).to_string();
+        assert!(message.starts_with("the loss of step 3, counted from 0, is not finite"), "{message}");
         assert!(
             message.contains("[NaN, 17.0]") && message.contains("the last good checkpoint is `step-3`"),
             "{message}"
         );
+        let message = learner.check_finite().unwrap_err().with_checkpoint(None).to_string();
+        assert!(message.contains("; there is no checkpoint yet; hint: "), "{message}");
         assert!(learner.export_parameters().is_err() && learner.export_optimizer().is_err());
         assert!(matches!(learner.take_window(), Err(TrainError::NonFinite { step: 3, .. })));
     }
@@ -517,7 +519,7 @@ mod tests {
         assert!(keys[0] != keys[1] && *keys == *again.0.borrow());
 
         let message = learner.train_step(9, &[(0, 0)], &task).unwrap_err().to_string();
-        assert_eq!(message, "step 9 has no target (row 5)");
+        assert_eq!(message, "step 9, counted from 0, has no target (row 5)");
     }
 
     struct Miscounted;

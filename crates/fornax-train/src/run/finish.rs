@@ -12,7 +12,7 @@ use crate::{
 impl<M> Run<M> {
     /// Writes the summary of a run that `error` ends, and gives the error back with the last good checkpoint in it.
     pub(super) fn fail(&mut self, error: TrainError) -> TrainError {
-        let error = error.with_checkpoint(self.last_checkpoint.clone());
+        let error = error.with_checkpoint(self.last_checkpoint.as_deref());
         self.close_with(error.chain());
         error
     }

@@ -129,6 +129,9 @@ impl<M: Module> Run<M> {
         let dir = self.dir.display();
         let (step, max_steps) = (self.state.step, self.max_steps);
         self.console.message(&match &self.finished {
+            Some(Summary { stopped_early: true, steps, .. }) => {
+                format!("`{dir}` stopped early after {steps} of {max_steps} steps, and a run that did so stays ended: nothing to do")
+            }
             Some(summary) => format!("`{dir}` is a finished run of {} steps: nothing to do", summary.steps),
             None if step > 0 => format!("resuming `{dir}` after step {step} of {max_steps}"),
             None => format!("run folder `{dir}`, {max_steps} steps"),
@@ -218,9 +221,10 @@ fn resume<M: Module>(
         if found.skipped.is_empty() {
             return Ok(None);
         }
-        let problems = found.skipped.iter().map(|(_, error)| error.chain());
-        let problems = problems.collect::<Vec<_>>().join("; ");
-        return Err(TrainError::NoUsableCheckpoint { dir: dir.to_owned(), problems });
+        let (problems, hints): (Vec<_>, Vec<_>) =
+            found.skipped.iter().map(|(_, error)| error.problem_and_hint()).unzip();
+        let hint = hints.into_iter().flatten().next();
+        return Err(TrainError::NoUsableCheckpoint { dir: dir.to_owned(), problems: problems.join("; "), hint });
     };
     let stored = checkpoint.state();
     if stored.config_hash != state.config_hash {

@@ -600,7 +600,10 @@ fn a_loss_that_is_not_finite_ends_the_run_with_step_examples_and_last_checkpoint
         };
         drop(run);
         let message = error.to_string();
-        assert!(message.starts_with("the loss of step 7 is not finite (examples 17, 4); "), "{message}");
+        assert!(
+            message.starts_with("the loss of step 7, counted from 0, is not finite (examples 17, 4); "),
+            "{message}"
+        );
         assert!(message.contains("checkpoints/step-000005`"), "{message}");
         assert_eq!(toy.checkpoints(), [5]);
         assert_eq!(toy.lines().len(), logged);
