@@ -157,7 +157,8 @@ fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunIn
     })
 }
 
-/// Writes the batches of one step of `split`, `rows` rows of each, as tables for people: ids, pieces, mask and targets.
+/// Writes the batches of one step of `split`, `rows` rows of each, as tables for people: ids, pieces, mask and targets. Behind the
+/// last batch of an evaluation comes the first again; the step that is named is the one that is shown.
 ///
 /// # Errors
 ///
@@ -166,9 +167,12 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     config.validate()?;
     let (_, opening) = start::resolve(config, &Options::default())?;
     let data = Data::open(&opening, None)?;
-    let batches = match split {
-        Split::Train => data.train.micro_batches(step)?,
-        Split::Valid => data.valid.micro_batches(step % data.valid.steps_per_epoch())?,
+    let (step, batches) = match split {
+        Split::Train => (step, data.train.micro_batches(step)?),
+        Split::Valid => {
+            let step = step % data.valid.steps_per_epoch();
+            (step, data.valid.micro_batches(step)?)
+        }
         Split::Test => anyhow::bail!("{NAME} has no test split"),
     };
     for (index, batch) in batches.iter().enumerate() {
