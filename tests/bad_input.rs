@@ -58,7 +58,35 @@ const USAGE: &[Case] = &[
         &["short.txt", "one block of seq_len 16 needs 17", "hint: take more text or a smaller objective.seq_len"],
     ),
     case(&["tiny.toml", "--set", "schedule.decay_steps=0"], 2, &["`schedule.decay_steps`", "got 0"]),
+    case(
+        &["tiny.toml", "--set", "tokenizer.kind=byte-bpe", "--set", "tokenizer.vocab_size=10"],
+        2,
+        &["`tokenizer.vocab_size` is 10", "at least 257"],
+    ),
+    // Texts that are not what was meant.
+    case(&["tiny.toml", "--set", "data.files=[]"], 2, &["`data.files` is []", "at least one file", "data.name"]),
+    case(
+        &["tiny.toml", "--set", "data.files=[\"texts\"]", "--set", "data.valid_files=[\"texts/a.txt\"]"],
+        2,
+        &["`data.valid_files` is texts/a.txt", "not in `data.files` too"],
+    ),
+    case(
+        &["tiny.toml", "--set", "data.valid_files=[\"./texts/../text.txt\"]"],
+        2,
+        &["`data.valid_files` is ./texts/../text.txt", "not in `data.files` too"],
+    ),
     // Keys that don't go together.
+    case(
+        &["tiny.toml", "--set", "data.extensions=[\"txt\"]"],
+        2,
+        &["`data.extensions`", "data.files = [text.txt]", "none of these is a folder"],
+    ),
+    case(&["no-data.toml", "--set", "data.folder=texts"], 2, &["`data.folder` is texts", "crates of the data set"]),
+    case(
+        &["no-data.toml", "--set", "data.valid_fraction=0.2"],
+        2,
+        &["`data.valid_fraction` is set, but neither `data.files` nor `data.name` is", "`rust-crates`"],
+    ),
     case(&["tiny.toml", "--set", "data.name=rust-crates"], 2, &["`data.files`", "data.name = \"rust-crates\""]),
     case(&["tiny.toml", "--set", "data.part=prose"], 2, &["`data.part`", "data.files", "only `rust-crates` has parts"]),
     case(&["tiny.toml", "--set", "data.text_column=body"], 2, &["`data.text_column`", "only jsonl, tsv and csv"]),
@@ -75,7 +103,10 @@ const USAGE: &[Case] = &[
     // Flags.
     case(&["tiny.toml", "--devise", "flex"], 2, &["--devise", "--device"]),
     case(&["tiny.toml", "--overfit", "0"], 2, &["--overfit", "0 is not in"]),
+    case(&["tiny.toml", "--overfit", "1000001"], 2, &["--overfit", "1000001 is not in 1..=1000000"]),
     case(&["tiny.toml", "--bench", "0"], 2, &["--bench", "0 is not in"]),
+    case(&["tiny.toml", "--bench", "1000000000000"], 2, &["--bench", "1000000000000 is not in 1..=1000000"]),
+    case(&["tiny.toml", "--bench", "18446744073709551615"], 2, &["--bench", "18446744073709551615 is not in"]),
     case(&["tiny.toml", "--bench", "1", "--dry-run"], 2, &["--bench", "--dry-run"]),
     case(&["tiny.toml", "--max-steps", "-1"], 2, &["-1"]),
     case(&["tiny.toml", "--resume"], 2, &["--run-dir"]),
@@ -105,6 +136,7 @@ const USAGE: &[Case] = &[
     case(&["data", "inspect", "unknown-key.toml"], 2, &["`train.max_step`", "did you mean `max_steps`?"]),
     case(&["tokenizer", "train", "text.txt", "--data", "rust-crates"], 2, &["--data"]),
     case(&["tokenizer", "train", "text.txt", "--kind", "bpe"], 2, &["bpe", "byte-bpe"]),
+    case(&["tokenizer", "train", "text.txt", "--vocab-size", "10"], 2, &["`tokenizer.vocab_size` is 10", "257"]),
     case(&["train", "gpt-ml"], 2, &["gpt-ml", "gpt-lm"]),
 ];
 
@@ -143,17 +175,16 @@ const FILES: &[Case] = &[
     case(&["tokenizer", "train", "missing.txt"], 1, &["missing.txt", "No such file"]),
     case(&["tokenizer", "train", "empty.txt"], 1, &["no text in", "empty.txt"]),
     case(&["tokenizer", "train", "text.txt", "-o", "text.txt/t.json"], 1, &["text.txt/t.json"]),
-    case(
-        &["tokenizer", "train", "text.txt", "--vocab-size", "10"],
-        1,
-        &["can't train a byte-bpe tokenizer", "text.txt"],
-    ),
+    // Before anything is read or trained.
+    case(&["tokenizer", "train", "missing.txt", "-o", "nowhere/t.json"], 1, &["no folder `nowhere`", "hint: make it"]),
+    case(&["tokenizer", "train", "missing.txt", "-o", "texts"], 1, &["--output texts: this is a folder", "hint: "]),
 ];
 
 fn lab_of_mistakes() -> Lab {
     let lab = lab();
     lab.write_config("unknown-key.toml", &[("max_steps", "max_step")]);
     lab.write_config("unknown-table.toml", &[("[train]", "[trainer]")]);
+    lab.write_config("no-data.toml", &[("[data]\nfiles = [\"text.txt\"]\n", "")]);
     lab.write_config("wrong-type.toml", &[("log_every = 1", "seed = \"many\"")]);
     lab.write("no-toml.toml", "[train]\nseed = = 1\n");
     lab.write("empty.txt", "");
@@ -331,6 +362,16 @@ fn without_any_usable_checkpoint_a_run_is_not_started_over() {
     let outcome = lab.gpt_lm(&["--run-dir", "run", "--resume", "--max-steps", "20"]);
     outcome.refused("no checkpoint", 1, &["no checkpoint of `run` can be used", "step-000005", "step-000010"]);
     assert!(lab.contents() == before, "nothing is lost");
+
+    for step in [5, 10] {
+        let path = run.checkpoint(step).join("state.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("\"format_version\": 1", "\"format_version\": 2")).unwrap();
+    }
+    let outcome = lab.gpt_lm(&["--run-dir", "run", "--resume", "--max-steps", "20"]);
+    outcome.refused("newer checkpoints", 1, &["step-000005", "step-000010", "\nhint: use the version of Fornax"]);
+    let (_, error) = outcome.stderr.split_once("error: ").unwrap();
+    assert_eq!(error.matches("hint: ").count(), 1, "at the end alone: {outcome:?}");
 }
 
 fn truncate(path: &std::path::Path) {
@@ -376,7 +417,7 @@ fn what_generation_cannot_use_is_refused() {
     for (arguments, says) in [
         (["--prompt=aЖ"].as_slice(), ["--prompt", "'Ж' (U+0416)"]),
         (&["--prompt="], ["prompt", "empty"]),
-        (&["--prompt=a", "--stop=word"], ["--stop word", "no such token"]),
+        (&["--prompt=a", "--stop=word"], ["--stop \"word\"", "no such token"]),
         (&["--prompt=a", "--temperature=-1"], ["temperature = -1", "at least 0"]),
         (&["--prompt=a", "--top-k=0"], ["top_k = 0", "at least 1"]),
         (&["--prompt=a", "--top-p=1.5"], ["top_p = 1.5", "at most 1"]),
@@ -453,10 +494,13 @@ fn a_run_that_diverges_stops_and_names_step_blocks_and_the_last_good_checkpoint(
     let lab = lab();
     let settings = ["--set", "optimizer.lr=1e30", "--set", "checkpoint.save_every=1", "--set", "train.log_every=3"];
     let outcome = lab.gpt_lm(&[&["tiny.toml", "--run-dir", "run"], settings.as_slice()].concat());
-    let says =
-        ["of step 1 is not finite", "blocks ", "the last good checkpoint is `run/checkpoints/step-000001`", "hint: "];
+    let not_finite = "of step 1, counted from 0, is not finite";
+    let says = [not_finite, "blocks ", "the last good checkpoint is `run/checkpoints/step-000001`", "hint: "];
     outcome.refused("a learning rate of 1e30", 1, &says);
     let run = lab.run("run");
     assert_eq!(run.checkpoints(), [1], "no bad model is saved");
     assert!(run.summary().error.is_some_and(|error| error.contains("not finite")));
+
+    let early = lab.gpt_lm(&["tiny.toml", "--run-dir", "early", "--set", "optimizer.lr=1e30"]);
+    early.refused("before any checkpoint", 1, &[not_finite, "there is no checkpoint yet", "hint: "]);
 }

@@ -1,6 +1,12 @@
 //! Command lines, what is printed, and what a run leaves, as the documentation says.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use fornax_tests::{Lab, Outcome, cpu};
 use serde_json::Value;
@@ -103,6 +109,42 @@ fn without_a_folder_or_a_device_both_are_chosen_and_named() {
     assert!(folders.len() == 1 && name.starts_with("gpt-lm-"), "{folders:?}");
     let device = lab.run(&format!("runs/{name}")).summary().device;
     assert!(outcome.stderr.contains(&format!("device {device}: ")), "{device}: {outcome:?}");
+}
+
+#[test]
+fn a_run_that_stopped_early_says_so_and_stays_ended() {
+    let lab = lab();
+    // With such a learning rate no weight moves, so the second evaluation is no better than the first.
+    train(&lab, &["--set", "optimizer.lr=1e-30", "--set", "train.early_stopping_patience=1"]);
+    let run = lab.run("run");
+    assert_eq!((run.summary().steps, run.summary().stopped_early), (10, true));
+    let before = lab.contents();
+    let again = lab.gpt_lm(&["--run-dir", "run", "--resume", "--max-steps", "30"]).ok();
+    for text in ["`run` stopped early after 10 of 30 steps", "stays ended: nothing to do"] {
+        assert!(again.stderr.contains(text), "{text}: {again:?}");
+    }
+    assert!(lab.contents() == before);
+}
+
+#[test]
+fn files_of_very_different_sizes_are_both_trained_on() {
+    let lab = lab();
+    lab.write("small.txt", "a note of thirty-eight characters here");
+    let files = "data.files=[\"small.txt\", \"text.txt\"]";
+    let said = train(&lab, &["--max-steps", "1", "--set", files]).stderr;
+    assert!(said.contains("the tail of each of 2 documents, ") && said.contains("valid_fraction 0.1"), "{said}");
+}
+
+#[test]
+fn an_empty_list_of_files_with_a_data_set_is_none_and_resumes() {
+    let lab = lab();
+    let embedded = ["--set", "data.files=[]", "--set", "data.name=rust-crates", "--set", "data.part=prose"];
+    train(&lab, &[&embedded, ["--max-steps", "1"].as_slice()].concat());
+    let config = String::from_utf8(lab.run("run").read("config.toml")).unwrap();
+    assert!(config.contains("name = \"rust-crates\"") && !config.contains("files"), "{config}");
+    lab.gpt_lm(&["--run-dir", "run", "--resume", "--max-steps", "2"]).ok();
+    assert_eq!(lab.run("run").summary().steps, 2);
+    lab.gpt_lm(&["run/config.toml", "--run-dir", "again", "--max-steps", "1"]).ok();
 }
 
 #[test]
@@ -251,6 +293,56 @@ fn a_trained_model_talks() {
     assert_ne!(drawn("1"), drawn("2"));
 }
 
+/// Byte-level tokenizers call a space `Ġ`.
+#[test]
+fn a_stop_may_be_the_text_of_a_token() {
+    let lab = lab();
+    lab.write("text.txt", "abcdefg ".repeat(700));
+    let tokenizer = ["--set", "tokenizer.kind=byte-bpe", "--set", "tokenizer.vocab_size=257"];
+    let settings = ["--set", "model.dropout=0.0", "--set", "objective.sampling=random_offsets", "--max-steps", "80"];
+    train(&lab, &[tokenizer.as_slice(), &settings].concat());
+    let greedy = ["--temperature", "0", "--max-new-tokens", "6", "--prompt", "de"];
+    assert_eq!(generate(&lab, &greedy), "defg abc\n");
+    assert_eq!(generate(&lab, &[greedy.as_slice(), &["--stop", " "]].concat()), "defg\n");
+    assert_eq!(generate(&lab, &[greedy.as_slice(), &["--stop", "Ġ"]].concat()), "defg\n");
+}
+
+/// Some hundred thousand tokens are minutes of work; a reader that goes away after the first few ends it.
+#[cfg(unix)]
+#[test]
+fn generation_ends_with_its_reader() {
+    let lab = lab();
+    train(&lab, &["--max-steps", "1"]);
+    let arguments = ["generate", "--model", "run", "--device", cpu(), "--prompt", "a", "--max-new-tokens", "1000000"];
+    let mut generating = lab.command("fornax", &arguments).spawn().unwrap();
+    let mut read = [0; 10];
+    generating.stdout.take().unwrap().read_exact(&mut read).unwrap();
+    // Its end of the pipe is closed now.
+    let start = Instant::now();
+    let status = loop {
+        match generating.try_wait().unwrap() {
+            Some(status) => break status.code(),
+            None if start.elapsed() > Duration::from_secs(30) => {
+                generating.kill().unwrap();
+                generating.wait().unwrap();
+                panic!("it computes on");
+            }
+            None => sleep(Duration::from_millis(10)),
+        }
+    };
+    assert_eq!(status, Some(0));
+}
+
+#[test]
+fn a_prompt_that_is_nothing_to_the_tokenizer_begins_a_text() {
+    let lab = lab();
+    let settings = ["--set", "tokenizer.kind=wordpiece", "--set", "tokenizer.vocab_size=200"];
+    let sample = ["--max-steps", "1", "--set", "sample.max_new_tokens=3"];
+    let outcome = train(&lab, &[settings, sample].concat());
+    assert!(outcome.stdout.starts_with("\n\n") && outcome.stdout.trim().len() > 2, "{outcome:?}");
+    assert!(generate(&lab, &["--prompt", "", "--max-new-tokens", "3"]).trim().len() > 2);
+}
+
 #[test]
 fn a_prompt_may_come_through_a_pipe() {
     let lab = lab();
@@ -351,6 +443,12 @@ fn data_sets_are_listed_and_a_batch_is_shown() {
     assert_eq!(train.matches(": 16 positions, 16 targets").count(), 4);
     let valid = lab.fornax(&["data", "inspect", "tiny.toml", "--valid"]).ok().stdout;
     assert!(valid.starts_with("valid, step 0, micro-batch 0: 4 rows\n"), "{valid}");
+    // The step that is named is the one that is shown.
+    let beyond = lab.fornax(&["data", "inspect", "tiny.toml", "--valid", "--step", "999999"]).ok().stdout;
+    let step = beyond.strip_prefix("valid, step ").and_then(|rest| rest.split_once(',')).unwrap().0;
+    assert!(step.parse::<u64>().unwrap() < 20, "{beyond}");
+    let named = lab.fornax(&["data", "inspect", "tiny.toml", "--valid", "--step", step]).ok().stdout;
+    assert_eq!(beyond, named);
     // Positions, pieces and targets side by side: what is read at one is the target of the one before.
     let lines: Vec<&str> =
         valid.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit())).collect();
