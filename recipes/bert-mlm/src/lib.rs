@@ -241,9 +241,12 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     config.validate()?;
     let (_, opening) = start::resolve(config, &Options::default())?;
     let data = Data::open(&opening, None)?;
-    let batches = match split {
-        Split::Train => data.train.micro_batches(step)?,
-        Split::Valid => data.valid.micro_batches(step % data.valid.steps_per_epoch())?,
+    let (step, batches) = match split {
+        Split::Train => (step, data.train.micro_batches(step)?),
+        Split::Valid => {
+            let step = step % data.valid.steps_per_epoch();
+            (step, data.valid.micro_batches(step)?)
+        }
         Split::Test => anyhow::bail!("{NAME} has no test split"),
     };
     for (index, batch) in batches.iter().enumerate() {

@@ -191,7 +191,9 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     };
     anyhow::ensure!(!sets.is_empty(), "there is no {none} set");
     for set in sets {
-        for (index, batch) in set.micro_batches(step % set.steps_per_epoch())?.iter().enumerate() {
+        // A training goes on into the next epoch, an evaluation has but one.
+        let step = if split == Split::Train { step } else { step % set.steps_per_epoch() };
+        for (index, batch) in set.micro_batches(step)?.iter().enumerate() {
             writeln!(out, "{split}, step {step}, micro-batch {index}: {} rows", batch.batch)?;
             let text = fornax_data::inspect::render_labelled(batch, &data.tokenizer, &data.splits.kind, rows);
             write!(out, "{text}")?;
