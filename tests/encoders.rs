@@ -127,6 +127,33 @@ fn killed_and_resumed_trainings_are_those_that_were_not() {
     }
 }
 
+/// Family, activation and token types are in no size: a run has to keep them too.
+#[test]
+fn a_run_from_another_family_goes_on_without_the_folder_that_it_began_with() {
+    let lab = encoder_lab();
+    lab.write("distil.toml", PRETRAIN.replace("sentence_pairs = \"next_sentence\"", "").replace("0.1", "0.0"));
+    lab.write("pairs.toml", FINE_TUNE.replace("labels =", "text_pair_column = \"sentence\"\nlabels ="));
+    let family = ["--set", "model.family=distilbert", "--set", "model.activation=relu"];
+    lab.train("bert-mlm", &[&["distil.toml", "--run-dir", "distil"], &family[..]].concat()).ok();
+    for (recipe, config) in [("bert-mlm", "distil.toml"), ("glue", "pairs.toml")] {
+        let (straight, run) = (format!("{recipe}-straight"), format!("{recipe}-run"));
+        let from = |run: &str| lab.train(recipe, &[config, "--set", "model.from=distil", "--run-dir", run]);
+        from(&straight).ok();
+        let given = [config, "--set", "model.from=distil", "--run-dir", &run];
+        let folder = lab.run(&run);
+        lab.start_training(recipe, &given).until(|| folder.train_steps().len() >= 8).kill();
+        std::fs::rename(lab.path("distil"), lab.path("gone")).unwrap();
+        lab.train(recipe, &["--run-dir", &run, "--resume"]).ok();
+        std::fs::rename(lab.path("gone"), lab.path("distil")).unwrap();
+        assert_same_run(&folder, &lab.run(&straight), 20);
+        let config: Value = serde_json::from_slice(&folder.read("best/config.json")).unwrap();
+        assert_eq!((&config["model_type"], &config["activation"]), (&"distilbert".into(), &"relu".into()));
+    }
+    lab.write("pair.txt", "the coal glows\tthe coal cools\n");
+    let answers = predict(&lab, &["--model", "glue-run", "--pairs", "--file", "pair.txt"]);
+    assert_eq!(answers.len(), 1, "a model without token types answers pairs too");
+}
+
 #[test]
 fn pretraining_fine_tuning_and_prediction_follow_one_another() {
     let lab = encoder_lab();
@@ -281,6 +308,7 @@ fn mistakes_have_one_clear_error() {
         (["--set", "objective.masking.rate=1.5"], 2, ["objective.masking.rate", "1.5"]),
         (["--set", "tokenizer.kind=byte"], 2, ["[CLS]", ""]),
         (["--set", "example.text=no mask"], 2, ["example.text", "[MASK]"]),
+        (["--set", "model.family=roberta"], 2, ["model.family = roberta", "the tokenizer's is 0"]),
         (["--set", "objective.seq_len=64"], 2, ["model.max_positions = 32", "objective.seq_len is 64"]),
         (["--set", "train.metric_for_best=f1"], 2, ["`f1`", "next_sentence_accuracy"]),
     ] {

@@ -26,6 +26,13 @@ pub struct Start<T> {
     pub tokenizer: Option<PathBuf>,
 }
 
+impl<T> Start<T> {
+    /// `tokenizer.from` for opening the data: what the config names, else the tokenizer that goes with the checkpoint.
+    pub fn tokenizer_from(&self, named: Option<String>) -> Option<String> {
+        named.or_else(|| self.tokenizer.as_ref().map(|folder| folder.display().to_string()))
+    }
+}
+
 /// Fills `[model]` with the sizes of the checkpoint that it names, which `open_sizes` reads from a Hugging Face folder. A log line
 /// names what was replaced.
 ///

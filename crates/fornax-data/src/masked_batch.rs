@@ -140,11 +140,6 @@ impl MaskedBatches {
     pub fn first_steps(self, steps: u64) -> Self {
         Self { plan: Box::new(FirstSteps::new(self.plan, steps)), ..self }
     }
-
-    /// The examples.
-    pub fn examples(&self) -> &dyn MaskedExamples {
-        self.examples.as_ref()
-    }
 }
 
 impl BatchSource for MaskedBatches {

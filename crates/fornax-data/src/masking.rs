@@ -133,11 +133,6 @@ impl Masking {
         self.pad
     }
 
-    /// The token that hides another.
-    pub fn mask_id(&self) -> i32 {
-        self.mask
-    }
-
     /// Hides tokens of the row `ids` and returns its targets: the token that stood there for those that were chosen, and
     /// [`IGNORE_TARGET`] for all others. Without an epoch, as for evaluation, the mask is the same each time.
     ///

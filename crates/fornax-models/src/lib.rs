@@ -8,10 +8,10 @@ mod validate;
 pub mod generate;
 pub mod hf;
 
-pub(crate) use bert::with_new_head;
 pub use bert::{
     Bert, BertBlock, BertConfig, BertFamily, BertForMaskedLm, BertForPreTraining, BertForSequenceClassification,
     ClassificationHead, ClassifierConfig, LoraConfig, LoraTarget, MlmHead, Pooling, mean_pool,
 };
+pub(crate) use bert::{ROBERTA_PAD, with_new_head};
 pub use error::ModelError;
 pub use gpt2::{Gpt2, Gpt2Block, Gpt2Config};

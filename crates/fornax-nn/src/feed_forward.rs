@@ -3,11 +3,13 @@ use burn::{
     tensor::{Device, Tensor, activation},
 };
 use fornax_ops::{Context, gelu, gelu_tanh};
+use serde::{Deserialize, Serialize};
 
 use crate::Linear;
 
-/// A nonlinearity, such as that of a [`FeedForward`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A nonlinearity, such as that of a [`FeedForward`]. In a config: `gelu`, `gelu_tanh`, `relu` or `tanh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// The exact GELU.
     Gelu,

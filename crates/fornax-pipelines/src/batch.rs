@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use fornax_data::{SpecialToken, Tokenizer, tokenizer::EncodedText};
+use fornax_data::{Tokenizer, tokenizer::EncodedText};
 use fornax_models::{BertConfig, hf::LoadReport};
 use fornax_ops::AttentionMask;
 
@@ -13,6 +13,8 @@ pub(crate) struct Batch {
     /// Positions a row.
     pub(crate) seq_len: usize,
     pad: i32,
+    /// Whether the model tells the texts of a pair apart.
+    has_types: bool,
 }
 
 impl Batch {
@@ -21,9 +23,7 @@ impl Batch {
         let encode = |&(text, pair): &Text<'_>| tokenizer.encode_with_special(text, pair, sizes.max_positions);
         let encoded = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let seq_len = encoded.iter().map(|text| text.ids.len()).max().unwrap_or(0);
-        // Masked in any case: which token fills up a row plays no part.
-        let pad = tokenizer.special_id(SpecialToken::Pad).map_or(0, |id| id as i32);
-        Ok(Self { encoded, seq_len, pad })
+        Ok(Self { encoded, seq_len, pad: tokenizer.filler_id() as i32, has_types: sizes.type_vocab_size > 1 })
     }
 
     /// `[batch, seq]`
@@ -31,9 +31,9 @@ impl Batch {
         self.rows(|text| &text.ids, self.pad, device)
     }
 
-    /// `[batch, seq]`; none where all are 0.
+    /// `[batch, seq]`; none where all are 0, or the model reads none.
     pub(crate) fn token_type_ids(&self, device: &Device) -> Option<Tensor<2, Int>> {
-        let differ = self.encoded.iter().any(|text| text.type_ids.iter().any(|&id| id != 0));
+        let differ = self.has_types && self.encoded.iter().any(|text| text.type_ids.iter().any(|&id| id != 0));
         differ.then(|| self.rows(|text| &text.type_ids, 0, device))
     }
 

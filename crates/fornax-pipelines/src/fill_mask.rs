@@ -15,6 +15,8 @@ pub struct FillMask {
     model: BertForMaskedLm,
     tokenizer: Tokenizer,
     mask: u32,
+    /// For each token whether it is a special one.
+    special: Vec<bool>,
     context: Context,
     batch_size: usize,
 }
@@ -52,7 +54,15 @@ impl FillMask {
     pub fn new(model: BertForMaskedLm, tokenizer: Tokenizer) -> Result<Self, PipelineError> {
         batch::check(&tokenizer, &model.bert.config())?;
         let mask = tokenizer.special_id(SpecialToken::Mask)?;
-        Ok(Self { model, tokenizer, mask, context: Context::evaluation(Precision::F32), batch_size: BATCH_SIZE })
+        let special = tokenizer.is_special();
+        Ok(Self {
+            model,
+            tokenizer,
+            mask,
+            special,
+            context: Context::evaluation(Precision::F32),
+            batch_size: BATCH_SIZE,
+        })
     }
 
     /// The same with another compute type and number of texts at once.
@@ -112,8 +122,7 @@ impl FillMask {
         // The masks that stay are special tokens too, so special tokens are left out by hand.
         let mut ids = ids.to_vec();
         ids[at] = token;
-        let special = self.tokenizer.is_special();
-        ids.retain(|&id| id == self.mask || id == token || !special[id as usize]);
+        ids.retain(|&id| id == self.mask || id == token || !self.special[id as usize]);
         Ok(Guess { score, token, token_str: decode(&[token])?, sequence: decode(&ids)? })
     }
 

@@ -1,14 +1,20 @@
 //! Text in, answers out: a trained model and its tokenizer behind one call, as in Hugging Face's `pipeline`.
 //!
 //! ```no_run
-//! use fornax_pipelines::TextClassification;
+//! use fornax_pipelines::{FeatureExtraction, FillMask, Pooling, TextClassification};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let device = fornax_backend::open(&"auto".parse()?)?;
-//! let classifier = TextClassification::open("runs/sst2/best".as_ref(), &device.device)?;
-//! for answer in classifier.run(&[("a charming film", None)])? {
-//!     println!("{} {:.3}", answer[0].label, answer[0].score);
+//! let device = fornax_backend::open(&"auto".parse()?)?.device;
+//! let classifier = TextClassification::open("runs/sst2/best".as_ref(), &device)?;
+//! for answer in classifier.run(&[("a charming film", None), ("premise", Some("hypothesis"))])? {
+//!     println!("{} {:.3}", answer[0].label, answer[0].score); // all classes are there, likeliest first
 //! }
+//! let filler = FillMask::open("runs/bert/best".as_ref(), &device)?;
+//! for guess in &filler.run(&["The capital of France is [MASK]."], 5)?[0][0] {
+//!     println!("{:.3} {}", guess.score, guess.sequence); // of the first text, for its first mask
+//! }
+//! let features = FeatureExtraction::open("path/to/minilm".as_ref(), Pooling::Mean, &device)?;
+//! println!("{} numbers", features.run(&[("a text", None)])?[0].len()); // hidden_size
 //! # Ok(())
 //! # }
 //! ```
@@ -27,6 +33,7 @@ mod testing;
 pub use error::PipelineError;
 pub use feature_extraction::FeatureExtraction;
 pub use fill_mask::{FillMask, Guess};
+pub use fornax_models::Pooling;
 pub use text_classification::{LabelScore, TextClassification};
 
 /// A text, or a pair of texts such as premise and hypothesis.

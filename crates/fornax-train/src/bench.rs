@@ -1,9 +1,13 @@
 use std::time::Instant;
 
 use burn::module::Module;
+use fornax_backend::OpenDevice;
 use serde::Serialize;
 
 use crate::{Learner, Task, TrainError, memory::peak_memory_bytes};
+
+/// Steps before the clock starts, as many as the PyTorch programs beside which Fornax is measured take.
+const WARMUP: usize = 3;
 
 /// `--bench N`: steps timed one by one, without logging, evaluation or saving.
 #[derive(Clone, Debug)]
@@ -57,6 +61,24 @@ pub struct BenchReport {
 }
 
 impl Bench {
+    /// A benchmark of so many timed steps of `learner`, with `flops_per_token` floating-point operations for each token.
+    pub fn of<M: Module>(steps: usize, learner: &Learner<M>, device: &OpenDevice, flops_per_token: f64) -> Self {
+        Self {
+            warmup: WARMUP,
+            steps,
+            device: device.spec.to_string(),
+            precision: learner.precision().to_string(),
+            parameters: learner.num_parameters() as u64,
+            flops_per_token: Some(flops_per_token),
+            peak_flops: device.peak_flops(learner.precision()),
+        }
+    }
+
+    /// How many steps are run, those before the clock starts among them.
+    pub fn total_steps(&self) -> u64 {
+        (self.warmup + self.steps) as u64
+    }
+
     /// Times steps of `learner` on `task`; `batches(i)` gives the micro-batches of step `i`, in order, and its time counts.
     ///
     /// # Errors
@@ -94,11 +116,11 @@ impl Bench {
             return Err(TrainError::Config { key: "--bench".to_owned(), problem }.into());
         }
         let (mut losses, mut times, mut tokens) = (Vec::new(), Vec::new(), 0);
-        for index in 0..self.warmup + self.steps {
+        for index in 0..self.total_steps() {
             let start = Instant::now();
-            let done = step(index as u64)?;
+            let done = step(index)?;
             losses.push(done.loss);
-            if index >= self.warmup {
+            if index >= self.warmup as u64 {
                 times.push(start.elapsed().as_secs_f64());
                 tokens += done.tokens;
             }

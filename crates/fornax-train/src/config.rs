@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::{Cadence, TrainError};
 
 /// `[train]`: length, batch size, seed and cadences of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,8 +18,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Steps between two lines of the log; the device is read once for each.
     pub log_every: u64,
-    /// Steps between two evaluations; 0: at the end of each epoch.
-    pub eval_every: u64,
+    /// How often the model is evaluated. The last step's always is.
+    pub eval_every: Cadence,
     /// Evaluations without a new best after which the run ends.
     pub early_stopping_patience: Option<u64>,
     /// The metric of the evaluation by which the best model is told: scores such as `accuracy` grow, all others shrink.
@@ -43,7 +43,7 @@ impl Default for TrainConfig {
             // Often enough to see a divergence, seldom enough that reading the device costs nothing.
             log_every: 10,
             // Right for data of any size.
-            eval_every: 0,
+            eval_every: Cadence::Epoch,
             // A run ends early only where that was asked for.
             early_stopping_patience: None,
             // The one metric that every task has.
@@ -244,8 +244,8 @@ impl EvalConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointConfig {
-    /// Steps between two checkpoints; 0: only at the end and on interruption.
-    pub save_every: u64,
+    /// How often a checkpoint is written. One is at the end, on interruption and for a new best in any case.
+    pub save_every: Cadence,
     /// How many of them are kept; the best one is kept besides.
     pub keep_last: usize,
 }
@@ -254,7 +254,7 @@ impl Default for CheckpointConfig {
     fn default() -> Self {
         Self {
             // As in Hugging Face's `Trainer`.
-            save_every: 500,
+            save_every: Cadence::Steps(500),
             // One more than is needed, for the case that the disk damages the newest.
             keep_last: 2,
         }

@@ -1,5 +1,6 @@
 use std::{path::Path, process::Command};
 
+use fornax_backend::{OpenDevice, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,6 +30,22 @@ pub struct RunInfo {
     pub tokenizer: Option<Vec<u8>>,
     /// Steps of one pass over the training data; needed by `max_epochs` and by the cadence "each epoch".
     pub steps_per_epoch: Option<u64>,
+}
+
+impl RunInfo {
+    /// What is known before there are data.
+    pub fn new(recipe: &str, device: &OpenDevice, precision: Precision) -> Self {
+        Self {
+            recipe: recipe.to_owned(),
+            device: device.spec.to_string(),
+            driver: Some(format!("{} {}", device.name, device.driver).trim().to_owned()),
+            precision: precision.to_string(),
+            data_hash: None,
+            tokenizer_hash: None,
+            tokenizer: None,
+            steps_per_epoch: None,
+        }
+    }
 }
 
 /// `environment.json`: with what a run was made.

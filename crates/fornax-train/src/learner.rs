@@ -7,7 +7,8 @@ use fornax_backend::Precision;
 use fornax_ops::{Context, RandomKey};
 
 use crate::{
-    BatchSize, NamedTensors, OptimizerConfig, ParameterInfo, Schedule, Sums, Task, Totals, TrainError,
+    BatchSize, NamedTensors, OptimizerConfig, ParameterInfo, Schedule, ScheduleConfig, Sums, Task, Totals, TrainConfig,
+    TrainError,
     accumulator::{Accumulator, count_of, read_scalars},
     gradients::{Guard, Verdict, accumulate, clip_scale, global_norm},
     optimizer::{AdamW, Update},
@@ -25,6 +26,25 @@ pub struct LearnerSettings {
     pub seed: u64,
     /// The type of matrix products.
     pub precision: Precision,
+}
+
+impl LearnerSettings {
+    /// What the tables of a config say, for data whose epochs have so many steps.
+    ///
+    /// # Errors
+    ///
+    /// As [`Schedule::new`].
+    pub fn new(
+        train: &TrainConfig,
+        optimizer: &OptimizerConfig,
+        schedule: &ScheduleConfig,
+        steps_per_epoch: u64,
+        precision: Precision,
+    ) -> Result<Self, TrainError> {
+        let max_steps = train.total_steps(steps_per_epoch);
+        let schedule = Schedule::new(schedule, optimizer.lr, max_steps)?;
+        Ok(Self { optimizer: optimizer.clone(), schedule, seed: train.seed, precision })
+    }
 }
 
 /// Model and optimizer, and the one way in which a step moves them.

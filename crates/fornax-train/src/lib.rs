@@ -2,6 +2,7 @@
 
 mod accumulator;
 mod bench;
+mod cadence;
 mod checkpoint;
 mod config;
 mod console;
@@ -29,6 +30,7 @@ mod testing;
 
 pub use accumulator::{TermTotal, Totals};
 pub use bench::{Bench, BenchReport, BenchStep};
+pub use cadence::Cadence;
 pub use checkpoint::{Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State};
 pub use config::{
     CheckpointConfig, EvalConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName, TrainConfig,

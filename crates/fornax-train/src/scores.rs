@@ -98,19 +98,6 @@ impl Scores {
         }
     }
 
-    /// Adds what another part of the evaluation has seen.
-    ///
-    /// # Panics
-    ///
-    /// If the other is of other labels.
-    pub fn merge(&mut self, other: &Self) {
-        match (self, other) {
-            (Self::Classes(confusion), Self::Classes(other)) => confusion.merge(other),
-            (Self::Regression(correlation), Self::Regression(other)) => correlation.merge(other),
-            _ => unreachable!("classes and numbers are not merged"),
-        }
-    }
-
     /// The number of examples.
     pub fn count(&self) -> u64 {
         match self {

@@ -7,9 +7,6 @@ use fornax_train::{Bench, Learner};
 
 use crate::{Config, Data, MaskedLm, Pretraining, training_flops_per_token};
 
-/// Steps before the clock starts.
-const WARMUP: usize = 3;
-
 /// Times `steps` training steps and prints JSON.
 pub(crate) fn run<M: Pretraining>(
     steps: usize,
@@ -18,16 +15,9 @@ pub(crate) fn run<M: Pretraining>(
     data: &Data,
     mut learner: Learner<M>,
 ) -> anyhow::Result<Ending> {
-    let bench = Bench {
-        warmup: WARMUP,
-        steps,
-        device: device.spec.to_string(),
-        precision: learner.precision().to_string(),
-        parameters: learner.num_parameters() as u64,
-        flops_per_token: Some(training_flops_per_token(config, &learner.model().encoder().config())),
-        peak_flops: device.peak_flops(learner.precision()),
-    };
-    let mut batches = data.loader(0..(WARMUP + steps) as u64)?;
+    let flops = training_flops_per_token(config, &learner.model().encoder().config());
+    let bench = Bench::of(steps, &learner, device, flops);
+    let mut batches = data.loader(0..bench.total_steps())?;
     let report = bench.run_learner(&mut learner, &MaskedLm::new(&config.objective), |_| {
         let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
         anyhow::Ok(micro_batches)

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use fornax_cli::ModelTable;
 use fornax_data::{DataConfig, MaskingConfig, PairKind, TokenizerConfig};
-use fornax_models::BertConfig;
+use fornax_models::{BertConfig, BertFamily};
+use fornax_nn::Activation;
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 
@@ -72,12 +73,17 @@ pub struct ModelConfig {
     /// `dropout` then come from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// Layout and head: `bert`, `roberta` or `distilbert`.
+    pub family: BertFamily,
     /// Rows of the token embedding; the tokenizer's size by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// The longest sequence; `objective.seq_len` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<usize>,
+    /// Token types: what tells the sentences of a pair apart. By default as the family is published: 2, 1 or 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_vocab_size: Option<usize>,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Number of layers.
@@ -87,10 +93,15 @@ pub struct ModelConfig {
     /// Inner width of the feed-forward layers; `4 * hidden_size` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
+    /// The nonlinearity of the feed-forward layers: `gelu`, `gelu_tanh`, `relu` or `tanh`.
+    pub activation: Activation,
     /// What is added to the variance in layer norms.
     pub norm_eps: f64,
     /// Probability of dropout. With `from`, it replaces the checkpoint's.
     pub dropout: f64,
+    /// Probability of dropout in a classification head. No part of this training: it goes on from a checkpoint to what is made of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
 }
 
 impl Default for ModelConfig {
@@ -98,15 +109,19 @@ impl Default for ModelConfig {
         let bert = BertConfig::default();
         Self {
             from: None,
+            family: bert.family,
             vocab_size: None,
             max_positions: None,
+            type_vocab_size: None,
             hidden_size: bert.hidden_size,
             num_layers: bert.num_layers,
             num_heads: bert.num_heads,
             intermediate_size: None,
+            activation: bert.activation,
             norm_eps: bert.norm_eps,
             // Small models on a text seen a few times underfit; the paper's 0.1 is in its own config.
             dropout: 0.0,
+            classifier_dropout: None,
         }
     }
 }
@@ -126,29 +141,36 @@ impl ModelConfig {
     pub fn of(sizes: &BertConfig) -> Self {
         Self {
             from: None,
+            family: sizes.family,
             vocab_size: Some(sizes.vocab_size),
             max_positions: Some(sizes.max_positions),
+            type_vocab_size: Some(sizes.type_vocab_size),
             hidden_size: sizes.hidden_size,
             num_layers: sizes.num_layers,
             num_heads: sizes.num_heads,
             intermediate_size: Some(sizes.intermediate_size),
+            activation: sizes.activation,
             norm_eps: sizes.norm_eps,
             dropout: sizes.dropout,
+            classifier_dropout: sizes.classifier_dropout,
         }
     }
 
     /// The sizes of a new model for a tokenizer of `tokens` tokens and sequences of `seq_len`.
     pub fn bert(&self, tokens: usize, seq_len: usize) -> BertConfig {
         BertConfig {
+            family: self.family,
             vocab_size: self.vocab_size.unwrap_or(tokens),
             max_positions: self.max_positions.unwrap_or(seq_len),
+            type_vocab_size: self.type_vocab_size.unwrap_or(self.family.type_vocab_size()),
             hidden_size: self.hidden_size,
             num_layers: self.num_layers,
             num_heads: self.num_heads,
             intermediate_size: self.intermediate_size.unwrap_or(4 * self.hidden_size),
+            activation: self.activation,
             norm_eps: self.norm_eps,
             dropout: self.dropout,
-            ..BertConfig::default()
+            classifier_dropout: self.classifier_dropout,
         }
     }
 }

@@ -23,8 +23,7 @@ use fornax_data::{BatchSource, DataError, IGNORE_TARGET, MaskedBatch, SpecialTok
 use fornax_models::{BertConfig, BertForMaskedLm, BertForPreTraining};
 use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
 use fornax_train::{
-    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Schedule, Sums, Task, Term, TrainError,
-    evaluate,
+    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Sums, Task, Term, TrainError, evaluate,
 };
 use indicatif::ProgressBar;
 
@@ -203,26 +202,18 @@ fn learner<M: Pretraining>(
     data: &Data,
 ) -> anyhow::Result<Learner<M>> {
     let model = start::init_model(config, options, &data.tokenizer, &device.device.clone().autodiff())?;
-    let max_steps = config.train.total_steps(data.train.steps_per_epoch());
-    let settings = LearnerSettings {
-        optimizer: config.optimizer.clone(),
-        schedule: Schedule::new(&config.schedule, config.optimizer.lr, max_steps)?,
-        seed: config.train.seed,
-        precision: options.precision,
-    };
+    let (optimizer, schedule, per_epoch) = (&config.optimizer, &config.schedule, data.train.steps_per_epoch());
+    let settings = LearnerSettings::new(&config.train, optimizer, schedule, per_epoch, options.precision)?;
     Ok(Learner::new(model, settings)?)
 }
 
 fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunInfo, DataError> {
     Ok(RunInfo {
-        recipe: NAME.to_owned(),
-        device: device.spec.to_string(),
-        driver: Some(format!("{} {}", device.name, device.driver).trim().to_owned()),
-        precision: options.precision.to_string(),
         data_hash: Some(data.hash.clone()),
         tokenizer_hash: Some(data.tokenizer.hash().to_owned()),
         tokenizer: Some(data.tokenizer.to_json()?.into_bytes()),
         steps_per_epoch: Some(data.train.steps_per_epoch()),
+        ..RunInfo::new(NAME, device, options.precision)
     })
 }
 

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use burn::tensor::Device;
 use fornax_cli::{model_folder, resolve_model};
-use fornax_data::Tokenizer;
+use fornax_data::{SpecialToken, Tokenizer};
 use fornax_models::{BertConfig, ModelError, hf};
 use fornax_train::Options;
 
@@ -13,11 +13,9 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     let start = resolve_model(&config.model, options, |folder| {
         Ok::<_, ModelError>(ModelConfig::of(&hf::open_bert_config(folder)?))
     })?;
-    let config = Config { model: start.model, ..config.clone() };
+    let config = Config { model: start.model.clone(), ..config.clone() };
     let mut opening = config.clone();
-    if let (Some(folder), None) = (start.tokenizer, &opening.tokenizer.from) {
-        opening.tokenizer.from = Some(folder.display().to_string());
-    }
+    opening.tokenizer.from = start.tokenizer_from(opening.tokenizer.from);
     Ok((config, opening))
 }
 
@@ -42,10 +40,7 @@ pub(crate) fn init_model<M: Pretraining>(
 fn check(sizes: &BertConfig, config: &Config, tokenizer: &Tokenizer) -> Result<(), ModelError> {
     sizes.validate()?;
     let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
-    if sizes.vocab_size < tokenizer.vocab_size() {
-        let reason = format!("the tokenizer has {} tokens", tokenizer.vocab_size());
-        return refuse("vocab_size", sizes.vocab_size, reason);
-    }
+    sizes.check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())?;
     if sizes.max_positions < config.objective.seq_len {
         let reason = format!("objective.seq_len is {}", config.objective.seq_len);
         return refuse("max_positions", sizes.max_positions, reason);

@@ -8,9 +8,6 @@ use fornax_train::{Bench, Learner};
 
 use crate::{Classify, Config, Data};
 
-/// Steps before the clock starts.
-const WARMUP: usize = 3;
-
 /// Times `steps` training steps and prints JSON. Tokens are those of the texts, padding left out.
 pub(crate) fn run(
     steps: usize,
@@ -19,16 +16,9 @@ pub(crate) fn run(
     data: &Data,
     mut learner: Learner<BertForSequenceClassification>,
 ) -> anyhow::Result<Ending> {
-    let bench = Bench {
-        warmup: WARMUP,
-        steps,
-        device: device.spec.to_string(),
-        precision: learner.precision().to_string(),
-        parameters: learner.num_parameters() as u64,
-        flops_per_token: Some(learner.model().bert.config().training_flops_per_token(config.data.max_len)),
-        peak_flops: device.peak_flops(learner.precision()),
-    };
-    let mut batches = data.loader(0..(WARMUP + steps) as u64)?;
+    let flops = learner.model().bert.config().training_flops_per_token(config.data.max_len);
+    let bench = Bench::of(steps, &learner, device, flops);
+    let mut batches = data.loader(0..bench.total_steps())?;
     let report = bench.run_learner(&mut learner, &Classify, |_| {
         let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
         anyhow::Ok(micro_batches)

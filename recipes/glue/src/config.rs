@@ -5,7 +5,8 @@ use fornax_data::{
     TokenizerConfig,
     labelled::{LabelKind, LabelledConfig},
 };
-use fornax_models::{BertConfig, LoraConfig, Pooling};
+use fornax_models::{BertConfig, BertFamily, LoraConfig, Pooling};
+use fornax_nn::Activation;
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, ScoreKind, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 
@@ -75,12 +76,17 @@ pub struct ModelConfig {
     /// classification head for other labels is drawn anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// Layout and head: `bert`, `roberta` or `distilbert`.
+    pub family: BertFamily,
     /// Rows of the token embedding; the tokenizer's size by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
     /// The longest sequence; `data.max_len` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<usize>,
+    /// Token types: what tells the texts of a pair apart. By default as the family is published: 2, 1 or 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub type_vocab_size: Option<usize>,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Number of layers.
@@ -90,11 +96,16 @@ pub struct ModelConfig {
     /// Inner width of the feed-forward layers; `4 * hidden_size` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
+    /// The nonlinearity of the feed-forward layers: `gelu`, `gelu_tanh`, `relu` or `tanh`.
+    pub activation: Activation,
     /// What is added to the variance in layer norms.
     pub norm_eps: f64,
     /// Probability of dropout; by default the checkpoint's, or 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,
+    /// Probability of dropout in the head; by default the checkpoint's, or `dropout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
     /// What the head sees: `cls`, the first token, or `mean`, the mean over all tokens. By default what the checkpoint says, or `cls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
@@ -112,14 +123,18 @@ impl Default for ModelConfig {
         let bert = BertConfig::default();
         Self {
             from: None,
+            family: bert.family,
             vocab_size: None,
             max_positions: None,
+            type_vocab_size: None,
             hidden_size: bert.hidden_size,
             num_layers: bert.num_layers,
             num_heads: bert.num_heads,
             intermediate_size: None,
+            activation: bert.activation,
             norm_eps: bert.norm_eps,
             dropout: None,
+            classifier_dropout: None,
             pooling: None,
             frozen_layers: 0,
             frozen_embeddings: false,
@@ -136,8 +151,9 @@ impl ModelTable for ModelConfig {
     fn with_sizes_of(&self, checkpoint: Self) -> Self {
         Self {
             from: self.from.clone(),
-            dropout: self.dropout,
-            pooling: self.pooling,
+            dropout: self.dropout.or(checkpoint.dropout),
+            classifier_dropout: self.classifier_dropout.or(checkpoint.classifier_dropout),
+            pooling: self.pooling.or(checkpoint.pooling),
             frozen_layers: self.frozen_layers,
             frozen_embeddings: self.frozen_embeddings,
             lora: self.lora.clone(),
@@ -147,33 +163,41 @@ impl ModelTable for ModelConfig {
 }
 
 impl ModelConfig {
-    /// The sizes of a model that there is.
-    pub fn of(sizes: &BertConfig) -> Self {
+    /// The sizes of a model that there is, and what its head sees.
+    pub fn of(sizes: &BertConfig, pooling: Pooling) -> Self {
         Self {
+            family: sizes.family,
             vocab_size: Some(sizes.vocab_size),
             max_positions: Some(sizes.max_positions),
+            type_vocab_size: Some(sizes.type_vocab_size),
             hidden_size: sizes.hidden_size,
             num_layers: sizes.num_layers,
             num_heads: sizes.num_heads,
             intermediate_size: Some(sizes.intermediate_size),
+            activation: sizes.activation,
             norm_eps: sizes.norm_eps,
+            dropout: Some(sizes.dropout),
+            classifier_dropout: sizes.classifier_dropout,
+            pooling: Some(pooling),
             ..Self::default()
         }
     }
 
     /// The sizes of a new model for a tokenizer of `tokens` tokens and examples of at most `max_len`.
     pub fn bert(&self, tokens: usize, max_len: usize) -> BertConfig {
-        let bert = BertConfig::default();
         BertConfig {
+            family: self.family,
             vocab_size: self.vocab_size.unwrap_or(tokens),
             max_positions: self.max_positions.unwrap_or(max_len),
+            type_vocab_size: self.type_vocab_size.unwrap_or(self.family.type_vocab_size()),
             hidden_size: self.hidden_size,
             num_layers: self.num_layers,
             num_heads: self.num_heads,
             intermediate_size: self.intermediate_size.unwrap_or(4 * self.hidden_size),
+            activation: self.activation,
             norm_eps: self.norm_eps,
-            dropout: self.dropout.unwrap_or(bert.dropout),
-            ..bert
+            dropout: self.dropout.unwrap_or(BertConfig::default().dropout),
+            classifier_dropout: self.classifier_dropout,
         }
     }
 

@@ -22,7 +22,7 @@ use fornax_backend::OpenDevice;
 use fornax_cli::{Ending, RunArgs, main_with};
 use fornax_data::{BatchSource, DataError, SpecialToken, Split, Tokenizer, labelled::LabelKind};
 use fornax_models::{BertForSequenceClassification, hf};
-use fornax_train::{Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Schedule, Scores, Summary, TrainError};
+use fornax_train::{Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Scores, Summary, TrainError};
 
 pub use config::{Config, ModelConfig};
 pub use data::Data;
@@ -152,26 +152,18 @@ fn learner(
     data: &Data,
 ) -> anyhow::Result<Learner<BertForSequenceClassification>> {
     let model = start::init_model(config, options, data, &device.device.clone().autodiff())?;
-    let max_steps = config.train.total_steps(data.train.steps_per_epoch());
-    let settings = LearnerSettings {
-        optimizer: config.optimizer.clone(),
-        schedule: Schedule::new(&config.schedule, config.optimizer.lr, max_steps)?,
-        seed: config.train.seed,
-        precision: options.precision,
-    };
+    let (optimizer, schedule, per_epoch) = (&config.optimizer, &config.schedule, data.train.steps_per_epoch());
+    let settings = LearnerSettings::new(&config.train, optimizer, schedule, per_epoch, options.precision)?;
     Ok(Learner::new(model, settings)?)
 }
 
 fn run_info(options: &Options, device: &OpenDevice, data: &Data) -> Result<RunInfo, DataError> {
     Ok(RunInfo {
-        recipe: NAME.to_owned(),
-        device: device.spec.to_string(),
-        driver: Some(format!("{} {}", device.name, device.driver).trim().to_owned()),
-        precision: options.precision.to_string(),
         data_hash: Some(data.hash.clone()),
         tokenizer_hash: Some(data.tokenizer.hash().to_owned()),
         tokenizer: Some(data.tokenizer.to_json()?.into_bytes()),
         steps_per_epoch: Some(data.train.steps_per_epoch()),
+        ..RunInfo::new(NAME, device, options.precision)
     })
 }
 

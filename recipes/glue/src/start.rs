@@ -1,13 +1,12 @@
 use anyhow::Result;
-use burn::{
-    module::{Module, ModuleMapper, Param},
-    tensor::{Device, Tensor},
-};
+use burn::tensor::Device;
 use fornax_cli::{model_folder, resolve_model};
+use fornax_data::SpecialToken;
 use fornax_models::{
-    BertForSequenceClassification, ClassifierConfig, ModelError,
+    BertConfig, BertForSequenceClassification, ClassifierConfig, ModelError,
     hf::{self, LoadClassifier},
 };
+use fornax_nn::freeze;
 use fornax_train::Options;
 
 use crate::{Config, Data, ModelConfig, config::output_names};
@@ -16,13 +15,11 @@ use crate::{Config, Data, ModelConfig, config::output_names};
 /// which also names the tokenizer that goes with it.
 pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Config)> {
     let start = resolve_model(&config.model, options, |folder| {
-        Ok::<_, ModelError>(ModelConfig::of(&hf::open_bert_config(folder)?))
+        Ok::<_, ModelError>(ModelConfig::of(&hf::open_bert_config(folder)?, hf::open_bert_pooling(folder)?))
     })?;
-    let config = Config { model: start.model, ..config.clone() };
+    let config = Config { model: start.model.clone(), ..config.clone() };
     let mut opening = config.clone();
-    if let (Some(folder), None) = (start.tokenizer, &opening.tokenizer.from) {
-        opening.tokenizer.from = Some(folder.display().to_string());
-    }
+    opening.tokenizer.from = start.tokenizer_from(opening.tokenizer.from);
     Ok((config, opening))
 }
 
@@ -34,41 +31,33 @@ pub(crate) fn init_model(
     data: &Data,
     device: &Device,
 ) -> Result<BertForSequenceClassification> {
+    let sizes = config.model.bert(data.tokenizer.vocab_size(), config.data.max_len);
+    check(&sizes, config, data)?;
     let labels = output_names(&data.splits.kind);
     let (seed, pooling) = (config.train.seed, config.model.pooling);
     let model = match &config.model.from {
-        // Of a resumed run too: family and activation are in the checkpoint alone.
-        Some(folder) => {
+        Some(folder) if !options.has_checkpoint()? => {
             let options = LoadClassifier { labels: Some(labels), pooling, replace_head: true, seed };
             let (model, _) = hf::load_bert_for_sequence_classification(&model_folder(folder), &options, device)?;
-            match config.model.dropout {
-                Some(dropout) => model.with_dropout(dropout)?,
-                None => model,
-            }
+            model.with_dropout(sizes.dropout, sizes.classifier_dropout)?
         }
-        None => {
-            let sizes = config.model.bert(data.tokenizer.vocab_size(), config.data.max_len);
+        _ => {
             let classifier = ClassifierConfig { labels, pooling: pooling.unwrap_or_default() };
             sizes.init_sequence_classification(&classifier, seed, device)?
         }
     };
-    let _ = options;
-    check(&model, config, data)?;
     let model = match &config.model.lora {
         Some(lora) => model.with_lora(lora, seed)?,
         None => model,
     };
-    let frozen = |path: &str| config.model.is_frozen(path);
-    Ok(model.map(&mut Freeze { place: Vec::new(), frozen }))
+    Ok(freeze(model, |path| config.model.is_frozen(path)))
 }
 
-fn check(model: &BertForSequenceClassification, config: &Config, data: &Data) -> Result<(), ModelError> {
-    let sizes = model.bert.config();
+fn check(sizes: &BertConfig, config: &Config, data: &Data) -> Result<(), ModelError> {
+    sizes.validate()?;
     let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
-    let tokens = data.tokenizer.vocab_size();
-    if sizes.vocab_size < tokens {
-        return refuse("vocab_size", sizes.vocab_size, format!("the tokenizer has {tokens} tokens"));
-    }
+    let tokenizer = &data.tokenizer;
+    sizes.check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())?;
     if sizes.max_positions < config.data.max_len {
         return refuse("max_positions", sizes.max_positions, format!("data.max_len is {}", config.data.max_len));
     }
@@ -81,24 +70,4 @@ fn check(model: &BertForSequenceClassification, config: &Config, data: &Data) ->
         return refuse("frozen_layers", config.model.frozen_layers, reason);
     }
     Ok(())
-}
-
-/// Takes parameters out of training by their paths.
-struct Freeze<F> {
-    place: Vec<String>,
-    frozen: F,
-}
-
-impl<F: Fn(&str) -> bool> ModuleMapper for Freeze<F> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.place.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.place.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if (self.frozen)(&self.place.join(".")) { param.set_require_grad(false) } else { param }
-    }
 }

@@ -54,7 +54,8 @@ impl Task<BertForSequenceClassification> for Classify {
 pub(crate) fn logits(model: &BertForSequenceClassification, batch: &LabelledBatch, context: &Context) -> Tensor<2> {
     let device = model.bert.token_embedding.weight.device();
     let input_ids = rows(&batch.input_ids, batch, &device);
-    let types = batch.token_type_ids.iter().any(|&id| id != 0).then(|| rows(&batch.token_type_ids, batch, &device));
+    let differ = model.bert.reads_token_types() && batch.token_type_ids.iter().any(|&id| id != 0);
+    let types = differ.then(|| rows(&batch.token_type_ids, batch, &device));
     let lengths = Tensor::from_data(TensorData::new(batch.lengths.clone(), [batch.batch]), &device);
     model.forward(input_ids, types, &AttentionMask::KeyLengths(lengths), context)
 }

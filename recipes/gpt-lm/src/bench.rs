@@ -8,9 +8,6 @@ use fornax_train::{Bench, Learner};
 
 use crate::{Data, NextToken};
 
-/// Steps before the clock starts, as many as the PyTorch program beside which Fornax is measured takes.
-const WARMUP: usize = 3;
-
 /// Times `steps` training steps and prints JSON.
 pub(crate) fn run(
     steps: usize,
@@ -18,17 +15,9 @@ pub(crate) fn run(
     data: &Data,
     mut learner: Learner<Gpt2>,
 ) -> anyhow::Result<Ending> {
-    let seq_len = data.train.blocks().seq_len();
-    let bench = Bench {
-        warmup: WARMUP,
-        steps,
-        device: device.spec.to_string(),
-        precision: learner.precision().to_string(),
-        parameters: learner.num_parameters() as u64,
-        flops_per_token: Some(learner.model().config().training_flops_per_token(seq_len)),
-        peak_flops: device.peak_flops(learner.precision()),
-    };
-    let mut batches = data.loader(0..(WARMUP + steps) as u64)?;
+    let flops = learner.model().config().training_flops_per_token(data.train.blocks().seq_len());
+    let bench = Bench::of(steps, &learner, device, flops);
+    let mut batches = data.loader(0..bench.total_steps())?;
     let report = bench.run_learner(&mut learner, &NextToken, |_| {
         let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
         anyhow::Ok(micro_batches)

@@ -13,11 +13,9 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     let start = resolve_model(&config.model, options, |folder| {
         Ok::<_, ModelError>(ModelConfig::of(&hf::open_gpt2_config(folder)?))
     })?;
-    let config = Config { model: start.model, ..config.clone() };
+    let config = Config { model: start.model.clone(), ..config.clone() };
     let mut opening = config.clone();
-    if let (Some(folder), None) = (start.tokenizer, &opening.tokenizer.from) {
-        opening.tokenizer.from = Some(folder.display().to_string());
-    }
+    opening.tokenizer.from = start.tokenizer_from(opening.tokenizer.from);
     Ok((config, opening))
 }
 

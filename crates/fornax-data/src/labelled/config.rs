@@ -92,16 +92,6 @@ pub struct LabelledSplits {
 }
 
 impl LabelledSplits {
-    /// The names of the metrics that go with the labels.
-    pub fn metrics(&self) -> &'static [&'static str] {
-        match (self.task, &self.kind) {
-            (Some(task), _) => task.info().metrics,
-            (None, LabelKind::Score) => &["pearson", "spearman"],
-            (None, LabelKind::Classes(names)) if names.len() == 2 => &["accuracy", "f1"],
-            (None, LabelKind::Classes(_)) => &["accuracy"],
-        }
-    }
-
     /// The metric of the first valid set that chooses the best model; more is better.
     pub fn best(&self) -> &'static str {
         match (self.task, &self.kind) {

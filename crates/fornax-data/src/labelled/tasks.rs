@@ -40,8 +40,6 @@ pub struct TaskInfo {
     pub title: &'static str,
     /// Its labels.
     pub labels: TaskLabels,
-    /// Its metrics.
-    pub metrics: &'static [&'static str],
     /// The metric that chooses the best model: the one that BERT's Table 1 (Devlin et al., 2019) reports.
     pub best: &'static str,
     /// Train, valid and test, in this order; MNLI has two of the latter.
@@ -196,7 +194,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "cola",
         title: "CoLA",
         labels: TaskLabels::Digits(&["unacceptable", "acceptable"]),
-        metrics: &["matthews", "accuracy"],
         best: "matthews",
         sets: &[TaskSet::train(COLA, 8_551), TaskSet::valid(COLA, 1_043), TaskSet::test(SENTENCE, 1_063, "CoLA.tsv")],
         incomplete_rows: false,
@@ -207,7 +204,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "sst2",
         title: "SST-2",
         labels: TaskLabels::Digits(&["negative", "positive"]),
-        metrics: &["accuracy"],
         best: "accuracy",
         sets: &[
             TaskSet::train(SENTENCE, 67_349),
@@ -222,7 +218,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "mrpc",
         title: "MRPC",
         labels: TaskLabels::Digits(&["not_equivalent", "equivalent"]),
-        metrics: &["accuracy", "f1"],
         best: "f1",
         sets: &[
             TaskSet::train(MRPC, 3_668).or("msr_paraphrase_train.txt", Some(false)),
@@ -238,7 +233,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "stsb",
         title: "STS-B",
         labels: TaskLabels::Score(0.0, 5.0),
-        metrics: &["pearson", "spearman"],
         best: "spearman",
         sets: &[TaskSet::train(STSB, 5_749), TaskSet::valid(STSB, 1_500), TaskSet::test(STSB, 1_379, "STS-B.tsv")],
         incomplete_rows: false,
@@ -249,7 +243,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "qqp",
         title: "QQP",
         labels: TaskLabels::Digits(&["not_duplicate", "duplicate"]),
-        metrics: &["accuracy", "f1"],
         best: "f1",
         sets: &[TaskSet::train(QQP, 363_846), TaskSet::valid(QQP, 40_430), TaskSet::test(QQP, 390_965, "QQP.tsv")],
         incomplete_rows: true,
@@ -260,7 +253,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "mnli",
         title: "MNLI",
         labels: TaskLabels::Words(&["entailment", "neutral", "contradiction"]),
-        metrics: &["accuracy"],
         best: "accuracy",
         sets: &[
             TaskSet::train(MNLI, 392_702),
@@ -283,7 +275,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "qnli",
         title: "QNLI",
         labels: ENTAILMENT,
-        metrics: &["accuracy"],
         best: "accuracy",
         sets: &[TaskSet::train(QNLI, 104_743), TaskSet::valid(QNLI, 5_463), TaskSet::test(QNLI, 5_463, "QNLI.tsv")],
         incomplete_rows: false,
@@ -294,7 +285,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "rte",
         title: "RTE",
         labels: ENTAILMENT,
-        metrics: &["accuracy"],
         best: "accuracy",
         sets: &[
             TaskSet::train(SENTENCES, 2_490),
@@ -309,7 +299,6 @@ static TASKS: [TaskInfo; 9] = [
         name: "wnli",
         title: "WNLI",
         labels: TaskLabels::Digits(&["not_entailment", "entailment"]),
-        metrics: &["accuracy"],
         best: "accuracy",
         sets: &[
             TaskSet::train(SENTENCES, 635),
@@ -331,7 +320,6 @@ mod tests {
             assert_eq!(task.info().task, task);
             assert_eq!(row.task, task);
             assert_eq!(serde_json::to_value(task).unwrap(), row.name);
-            assert!(row.metrics.contains(&row.best), "{task}");
         }
     }
 

@@ -1,7 +1,7 @@
 use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
 use tokenizers::{Encoding, PostProcessor};
 
-use super::Tokenizer;
+use super::{SpecialToken, Tokenizer};
 use crate::DataError;
 
 /// A text or a pair of texts as a model reads it, with the special tokens around.
@@ -85,21 +85,17 @@ impl Tokenizer {
     }
 
     fn opener(&self) -> Option<u32> {
-        ["[CLS]", "<cls>", "<s>"].iter().find_map(|token| self.token_to_id(token))
+        self.special_id(SpecialToken::Cls).ok()
     }
 
     fn separator(&self) -> Option<u32> {
-        ["[SEP]", "<sep>"].iter().find_map(|token| self.token_to_id(token)).or(self.end_of_text)
+        self.special_id(SpecialToken::Sep).ok().or(self.end_of_text)
     }
 
     /// The id that fills up short rows: that of `[PAD]` or `<pad>`, else of the token that ends a text, else 0. A model does not look
     /// at it.
-    pub(crate) fn filler_id(&self) -> u32 {
-        ["[PAD]", "<pad>", "<|pad|>"]
-            .iter()
-            .find_map(|token| self.token_to_id(token))
-            .or(self.end_of_text)
-            .unwrap_or_default()
+    pub fn filler_id(&self) -> u32 {
+        self.special_id(SpecialToken::Pad).ok().or(self.end_of_text).unwrap_or_default()
     }
 }
 

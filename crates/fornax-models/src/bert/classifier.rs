@@ -85,13 +85,15 @@ impl BertForSequenceClassification {
         &self.head.config
     }
 
-    /// The same model with another probability of dropout; that of the head changes with it unless it has its own.
+    /// The same model with other probabilities of dropout; that of the head is the encoder's where it has none of its own.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Config`] when it is not at least 0 and below 1.
-    pub fn with_dropout(self, dropout: f64) -> Result<Self, ModelError> {
-        let bert = self.bert.with_dropout(dropout)?;
+    /// [`ModelError::Config`] when one is not at least 0 and below 1.
+    pub fn with_dropout(self, dropout: f64, classifier_dropout: Option<f64>) -> Result<Self, ModelError> {
+        let mut bert = self.bert;
+        bert.config.classifier_dropout = classifier_dropout;
+        let bert = bert.with_dropout(dropout)?;
         let head = ClassificationHead { dropout: bert.config.classifier_dropout(), ..self.head };
         Ok(Self { bert, head })
     }

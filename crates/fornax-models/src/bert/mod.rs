@@ -41,8 +41,7 @@ pub struct BertConfig {
     pub num_heads: usize,
     /// Inner width of the feed-forward layers.
     pub intermediate_size: usize,
-    /// The nonlinearity of the feed-forward layers: `gelu`, `gelu_tanh`, `relu` or `tanh`.
-    #[serde(with = "ActivationName")]
+    /// The nonlinearity of the feed-forward layers.
     pub activation: Activation,
     /// What is added to the variance in layer norms.
     pub norm_eps: f64,
@@ -52,6 +51,9 @@ pub struct BertConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub classifier_dropout: Option<f64>,
 }
+
+/// RoBERTa's padding token, from which its positions are counted.
+pub(crate) const ROBERTA_PAD: u32 = 1;
 
 /// Encoders that differ in little more than their heads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,15 @@ pub enum BertFamily {
 }
 
 impl BertFamily {
+    /// Token types of the published models.
+    pub fn type_vocab_size(self) -> usize {
+        match self {
+            Self::Bert => 2,
+            Self::Roberta => 1,
+            Self::DistilBert => 0,
+        }
+    }
+
     /// Rows of the position table before that of the first token: `fairseq` numbers positions from its padding token on.
     pub(crate) fn position_offset(self) -> usize {
         match self {
@@ -74,16 +85,6 @@ impl BertFamily {
             Self::Bert | Self::DistilBert => 0,
         }
     }
-}
-
-/// How a config spells an [`Activation`].
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Activation", rename_all = "snake_case")]
-enum ActivationName {
-    Gelu,
-    GeluTanh,
-    Relu,
-    Tanh,
 }
 
 impl Default for BertConfig {
@@ -135,6 +136,27 @@ impl BertConfig {
             }
         }
         Ok(())
+    }
+
+    /// Whether a tokenizer of `tokens` tokens, of which `pad_token` pads, goes with the model.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Config`] when the model knows fewer tokens, or is a RoBERTa, whose positions are counted from its padding token,
+    /// and the tokenizer's is another.
+    pub fn check_tokenizer(&self, tokens: usize, pad_token: Option<u32>) -> Result<(), ModelError> {
+        if self.vocab_size < tokens {
+            return Err(validate::refuse("vocab_size", &self.vocab_size, format!("the tokenizer has {tokens} tokens")));
+        }
+        match pad_token {
+            Some(other) if self.family == BertFamily::Roberta && other != ROBERTA_PAD => {
+                let reason = format!(
+                    "positions of this family are counted from padding token {ROBERTA_PAD}, but the tokenizer's is {other}"
+                );
+                Err(validate::refuse("family", &"roberta", reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Probability of dropout in a classification head.
@@ -276,6 +298,11 @@ impl Bert {
     /// What the model was made with.
     pub fn config(&self) -> BertConfig {
         self.config.clone()
+    }
+
+    /// Whether it makes a difference which token is of which text of a pair. Token types other than 0 must not be given otherwise.
+    pub fn reads_token_types(&self) -> bool {
+        self.config.type_vocab_size > 1
     }
 
     /// The same model with another probability of dropout.

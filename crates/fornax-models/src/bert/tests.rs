@@ -243,12 +243,12 @@ fn another_dropout_replaces_every_place_of_it() {
     for family in FAMILIES {
         let config = tiny(family);
         let without = classifier(&config, Pooling::Cls);
-        let with = without.clone().with_dropout(0.2).unwrap();
+        let with = without.clone().with_dropout(0.2, None).unwrap();
         assert_eq!(with.bert.config(), BertConfig { dropout: 0.2, ..config.clone() });
         let logits = |model: &BertForSequenceClassification| {
             model.forward(ints(&[&[1, 2, 3]]), None, &AttentionMask::None, &training(1))
         };
-        assert_near(logits(&with.clone().with_dropout(0.0).unwrap()), logits(&without));
+        assert_near(logits(&with.clone().with_dropout(0.0, None).unwrap()), logits(&without));
         // As of a model that was made with it.
         let made = classifier(&BertConfig { dropout: 0.2, ..config.clone() }, Pooling::Cls);
         assert_near(logits(&with), logits(&made));
@@ -256,8 +256,10 @@ fn another_dropout_replaces_every_place_of_it() {
         // A head with its own rate keeps it.
         let own = classifier(&BertConfig { classifier_dropout: Some(0.5), ..config }, Pooling::Cls);
         assert!(difference(logits(&own), logits(&without)) > 1e-2);
-        assert_near(logits(&own.clone().with_dropout(0.2).unwrap().with_dropout(0.0).unwrap()), logits(&own));
-        let error = with.with_dropout(1.0).unwrap_err().to_string();
+        let kept = own.clone().with_dropout(0.2, Some(0.5)).unwrap().with_dropout(0.0, Some(0.5)).unwrap();
+        assert_near(logits(&kept), logits(&own));
+        assert_near(logits(&own.with_dropout(0.0, Some(0.0)).unwrap()), logits(&without));
+        let error = with.with_dropout(1.0, None).unwrap_err().to_string();
         assert!(error.starts_with("model.dropout = 1: must be at least 0 and below 1"), "{error}");
     }
 }

@@ -18,8 +18,8 @@ mod tests;
 pub use archive::Archive;
 pub use bert::{
     HeadKind, LoadClassifier, load_bert, load_bert_for_masked_lm, load_bert_for_pretraining,
-    load_bert_for_sequence_classification, open_bert_config, open_bert_head, save_bert, save_bert_for_masked_lm,
-    save_bert_for_pretraining, save_bert_for_sequence_classification, save_bert_lora,
+    load_bert_for_sequence_classification, open_bert_config, open_bert_head, open_bert_pooling, save_bert,
+    save_bert_for_masked_lm, save_bert_for_pretraining, save_bert_for_sequence_classification, save_bert_lora,
 };
 pub use config_file::{CONFIG, ConfigFile};
 pub use gpt2::{load_gpt2, open_gpt2_config, save_gpt2};

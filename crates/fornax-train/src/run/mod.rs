@@ -154,10 +154,8 @@ impl<M: Module> Run<M> {
 
     /// Whether an evaluation is due after the step just logged.
     pub fn eval_due(&self) -> bool {
-        let every =
-            if self.train.eval_every > 0 { self.train.eval_every } else { self.info.steps_per_epoch.unwrap_or(0) };
         let step = self.state.step;
-        step == self.max_steps || every > 0 && step.is_multiple_of(every)
+        step == self.max_steps || self.train.eval_every.is_due(step, self.info.steps_per_epoch)
     }
 
     /// A bar over the batches of an evaluation, to be cleared when that is done.
@@ -196,7 +194,7 @@ impl<M: Module> Run<M> {
     /// since the best model can only be kept in a checkpoint.
     pub fn save_due(&self) -> bool {
         let step = self.state.step;
-        let by_cadence = self.saving.save_every > 0 && step.is_multiple_of(self.saving.save_every);
+        let by_cadence = self.saving.save_every.is_due(step, self.info.steps_per_epoch);
         by_cadence || step == self.max_steps || self.stopped_early() || self.interrupt.requested() || self.is_at_best()
     }
 

@@ -13,8 +13,8 @@ use toml::Table;
 
 use super::{Clock, Run, config};
 use crate::{
-    Checkpoint, CheckpointConfig, Checkpoints, Learner, Options, RunInfo, State, Summary, TrainConfig, TrainError,
-    console::Console, environment::Environment, files, metrics::MetricsFile, signals::Interrupt,
+    Cadence, Checkpoint, CheckpointConfig, Checkpoints, Learner, Options, RunInfo, State, Summary, TrainConfig,
+    TrainError, console::Console, environment::Environment, files, metrics::MetricsFile, signals::Interrupt,
 };
 
 /// Held while a process works in the folder.
@@ -48,7 +48,7 @@ impl<M: Module> Run<M> {
         let saving: CheckpointConfig = config::section(&table, "checkpoint")?;
         train.validate()?;
         saving.validate()?;
-        let max_steps = max_steps(&train, &info)?;
+        let max_steps = max_steps(&train, &saving, &info)?;
 
         let (dir, lock) = open_dir(options, &info.recipe)?;
         let checkpoints = Checkpoints::of_run(&dir);
@@ -140,7 +140,7 @@ impl<M: Module> Run<M> {
 }
 
 /// The length of the run.
-fn max_steps(train: &TrainConfig, info: &RunInfo) -> Result<u64, TrainError> {
+fn max_steps(train: &TrainConfig, saving: &CheckpointConfig, info: &RunInfo) -> Result<u64, TrainError> {
     let missing = |key: &str| TrainError::Config {
         key: key.to_owned(),
         problem: "the recipe doesn't know how many steps an epoch has; use steps".to_owned(),
@@ -148,7 +148,8 @@ fn max_steps(train: &TrainConfig, info: &RunInfo) -> Result<u64, TrainError> {
     match info.steps_per_epoch {
         Some(steps) => Ok(train.total_steps(steps)),
         None if train.max_epochs.is_some() => Err(missing("train.max_epochs")),
-        None if train.eval_every == 0 => Err(missing("train.eval_every")),
+        None if train.eval_every == Cadence::Epoch => Err(missing("train.eval_every")),
+        None if saving.save_every == Cadence::Epoch => Err(missing("checkpoint.save_every")),
         None => Ok(train.total_steps(u64::MAX)),
     }
 }

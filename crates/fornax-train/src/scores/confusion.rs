@@ -24,18 +24,6 @@ impl Confusion {
         self.counts[label * self.classes + predicted] += 1;
     }
 
-    /// Adds the counts of another part.
-    ///
-    /// # Panics
-    ///
-    /// If it has another number of classes.
-    pub fn merge(&mut self, other: &Self) {
-        assert_eq!(self.classes, other.classes, "classes");
-        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
-            *count += more;
-        }
-    }
-
     /// The number of classes.
     pub fn classes(&self) -> usize {
         self.classes

@@ -28,21 +28,6 @@ impl Moments {
         self.xy += dx * (y - self.mean[1]);
     }
 
-    /// Adds the moments of other examples (Chan, Golub and LeVeque, 1979).
-    fn merge(&mut self, other: &Self) {
-        let count = self.count + other.count;
-        if other.count == 0.0 {
-            return;
-        }
-        let (dx, dy) = (other.mean[0] - self.mean[0], other.mean[1] - self.mean[1]);
-        let (share, weight) = (other.count / count, self.count * other.count / count);
-        self.mean = [self.mean[0] + dx * share, self.mean[1] + dy * share];
-        self.xx += other.xx + dx * dx * weight;
-        self.yy += other.yy + dy * dy * weight;
-        self.xy += other.xy + dx * dy * weight;
-        self.count = count;
-    }
-
     fn correlation(&self) -> f64 {
         if self.xx == 0.0 || self.yy == 0.0 {
             return 0.0;
@@ -57,12 +42,6 @@ impl Correlation {
     pub fn add(&mut self, prediction: f64, label: f64) {
         self.moments.add(prediction, label);
         self.pairs.push((prediction as f32, label as f32));
-    }
-
-    /// Adds the examples of another part.
-    pub fn merge(&mut self, other: &Self) {
-        self.moments.merge(&other.moments);
-        self.pairs.extend(&other.pairs);
     }
 
     /// The number of examples.

@@ -1,5 +1,3 @@
-use proptest::prelude::*;
-
 use super::*;
 
 /// Of scikit-learn 1.9.1 and SciPy 1.17.1; sums are taken in another order here.
@@ -126,31 +124,4 @@ fn a_secret_label_is_not_scored() {
 #[should_panic(expected = "f1 does not fit these labels")]
 fn f1_of_three_classes_is_refused() {
     Scores::classes(3).values(&[ScoreKind::F1]);
-}
-
-proptest! {
-    #[test]
-    fn parts_add_up_to_the_whole(
-        rows in prop::collection::vec((0i32..3, 0i32..3, -5f32..5.0, 0f32..5.0), 1..60), cut in 0.0f64..1.0, classes in 3usize..5
-    ) {
-        let at = (rows.len() as f64 * cut) as usize;
-        let parts = [&rows[..at], &rows[at..]];
-        let of = |rows: &[(i32, i32, f32, f32)]| {
-            let (predicted, labels): (Vec<i32>, Vec<i32>) = rows.iter().map(|row| (row.0, row.1)).unzip();
-            let (numbers, scores): (Vec<f32>, Vec<f32>) = rows.iter().map(|row| (row.2, row.3)).unzip();
-            [classified(classes, &labels, &predicted), regressed(&numbers, &scores)]
-        };
-        let (mut merged, whole) = (of(parts[0]), of(&rows));
-        for (merged, part) in merged.iter_mut().zip(of(parts[1])) {
-            merged.merge(&part);
-        }
-        prop_assert_eq!(&merged[0], &whole[0]);
-        for (merged, whole) in merged.iter().zip(&whole) {
-            prop_assert_eq!(merged.count(), rows.len() as u64);
-            for (name, value) in whole.values(whole.kinds()) {
-                let found = merged.values(merged.kinds())[&name];
-                prop_assert!((found - value).abs() < 1e-9, "{}: {} instead of {}", name, found, value);
-            }
-        }
-    }
 }

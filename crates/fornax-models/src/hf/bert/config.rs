@@ -4,7 +4,7 @@ use fornax_nn::Activation;
 use serde_json::{Map, Value, json};
 
 use super::super::ConfigFile;
-use crate::{BertConfig, BertFamily, ClassifierConfig, ModelError, Pooling, validate};
+use crate::{BertConfig, BertFamily, ClassifierConfig, ModelError, Pooling, ROBERTA_PAD};
 
 /// Our own key in `config.json`: `0` for a model without token types, of which Hugging Face's BERT has at least one.
 const TYPES: &str = "fornax_type_vocab_size";
@@ -14,9 +14,6 @@ const POOLING: &str = "fornax_pooling";
 
 /// The values of `model_type` that can be read. The last two are RoBERTa under other names.
 pub(super) const MODEL_TYPES: [&str; 5] = ["bert", "roberta", "distilbert", "xlm-roberta", "camembert"];
-
-/// RoBERTa's padding token, from which its positions are counted.
-const ROBERTA_PAD: u32 = 1;
 
 /// Our keys and those of `config.json`.
 fn keys(family: BertFamily) -> [(&'static str, &'static str); 10] {
@@ -204,12 +201,7 @@ pub(super) fn write(
     let mut json = match config.family {
         BertFamily::Bert => encoder(config, "bert", [pad_token, None, None]),
         BertFamily::Roberta => {
-            if let Some(other) = pad_token.filter(|pad| *pad != ROBERTA_PAD) {
-                let reason = format!(
-                    "positions of this family are counted from padding token {ROBERTA_PAD}, but the tokenizer's is {other}"
-                );
-                return Err(validate::refuse("family", &"roberta", reason));
-            }
+            config.check_tokenizer(0, pad_token)?;
             encoder(config, "roberta", [Some(ROBERTA_PAD), Some(0), Some(2)])
         }
         BertFamily::DistilBert => distilbert(config, pad_token),

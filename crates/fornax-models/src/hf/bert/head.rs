@@ -1,6 +1,7 @@
 use std::path::Path;
 
-use crate::ModelError;
+use super::config;
+use crate::{ModelError, Pooling};
 
 /// What the head of a checkpoint of the BERT family is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,15 @@ pub fn open_bert_head(dir: &Path) -> Result<HeadKind, ModelError> {
     } else {
         HeadKind::None
     })
+}
+
+/// What the classification head in a Hugging Face folder sees, by its `config.json`; the first token where that says nothing.
+///
+/// # Errors
+///
+/// When the folder is no checkpoint of the BERT family.
+pub fn open_bert_pooling(dir: &Path) -> Result<Pooling, ModelError> {
+    config::read_pooling(&super::open(dir)?)
 }
 
 #[cfg(test)]

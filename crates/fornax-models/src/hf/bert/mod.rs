@@ -8,7 +8,7 @@ use std::path::Path;
 use burn::{module::Module, tensor::Device};
 use fornax_nn::{Init, initialise};
 
-pub use head::{HeadKind, open_bert_head};
+pub use head::{HeadKind, open_bert_head, open_bert_pooling};
 pub use lora::save_bert_lora;
 pub(super) use names::{Head, bert_table};
 
