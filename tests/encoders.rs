@@ -309,6 +309,7 @@ fn mistakes_have_one_clear_error() {
         (["--set", "tokenizer.kind=byte"], 2, ["[CLS]", ""]),
         (["--set", "example.text=no mask"], 2, ["example.text", "[MASK]"]),
         (["--set", "model.family=roberta"], 2, ["model.family = roberta", "the tokenizer's is 0"]),
+        (["--set", "model.type_vocab_size=1"], 2, ["model.type_vocab_size = 1", "objective.sentence_pairs"]),
         (["--set", "objective.seq_len=64"], 2, ["model.max_positions = 32", "objective.seq_len is 64"]),
         (["--set", "train.metric_for_best=f1"], 2, ["`f1`", "next_sentence_accuracy"]),
     ] {

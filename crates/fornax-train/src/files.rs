@@ -38,7 +38,11 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), TrainError> {
 }
 
 /// Writes a whole file: after a crash it holds either its old or its new contents.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+///
+/// # Errors
+///
+/// [`TrainError::Io`]; what was there before is as it was.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let staged = beside(path, STAGED);
     let written = File::create(&staged).and_then(|mut file| {
         file.write_all(bytes)?;

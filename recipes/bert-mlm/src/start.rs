@@ -41,6 +41,10 @@ fn check(sizes: &BertConfig, config: &Config, tokenizer: &Tokenizer) -> Result<(
     sizes.validate()?;
     let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
     sizes.check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())?;
+    if config.objective.sentence_pairs.is_some() && sizes.type_vocab_size < 2 {
+        let reason = "objective.sentence_pairs needs 2 token types to tell the sentences apart".to_owned();
+        return refuse("type_vocab_size", sizes.type_vocab_size, reason);
+    }
     if sizes.max_positions < config.objective.seq_len {
         let reason = format!("objective.seq_len is {}", config.objective.seq_len);
         return refuse("max_positions", sizes.max_positions, reason);

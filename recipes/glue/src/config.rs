@@ -5,7 +5,7 @@ use fornax_data::{
     TokenizerConfig,
     labelled::{LabelKind, LabelledConfig},
 };
-use fornax_models::{BertConfig, BertFamily, LoraConfig, Pooling};
+use fornax_models::{BertConfig, BertFamily, LoraConfig, ModelError, Pooling};
 use fornax_nn::Activation;
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, ScoreKind, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,7 @@ impl Config {
     /// The first key that can't be used.
     pub fn validate(&self) -> anyhow::Result<()> {
         self.data.check()?;
+        self.model.validate()?;
         self.train.validate()?;
         self.optimizer.validate()?;
         self.schedule.validate(self.optimizer.lr)?;
@@ -73,7 +74,7 @@ impl Config {
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// A Hugging Face folder (BERT, RoBERTa or DistilBERT) or a run folder to start from. Tokenizer and sizes then come from there; a
-    /// classification head for other labels is drawn anew.
+    /// classification head for another number of classes is drawn anew.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
     /// Layout and head: `bert`, `roberta` or `distilbert`.
@@ -163,6 +164,20 @@ impl ModelTable for ModelConfig {
 }
 
 impl ModelConfig {
+    /// Checks what no checkpoint is needed for.
+    fn validate(&self) -> Result<(), ModelError> {
+        let Some(lora) = &self.lora else { return Ok(()) };
+        let reason = || "model.lora freezes the whole encoder".to_owned();
+        if self.frozen_layers > 0 {
+            let value = self.frozen_layers.to_string();
+            return Err(ModelError::Config { key: "frozen_layers", value, reason: reason() });
+        }
+        if self.frozen_embeddings {
+            return Err(ModelError::Config { key: "frozen_embeddings", value: "true".to_owned(), reason: reason() });
+        }
+        lora.validate()
+    }
+
     /// The sizes of a model that there is, and what its head sees.
     pub fn of(sizes: &BertConfig, pooling: Pooling) -> Self {
         Self {

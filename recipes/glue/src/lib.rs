@@ -9,6 +9,7 @@ mod config;
 mod data;
 mod dry_run;
 mod evaluate;
+mod outcome;
 mod predictions;
 mod seeds;
 mod start;
@@ -19,10 +20,10 @@ use std::{ffi::OsString, io::Write, path::Path, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use clap::Parser;
 use fornax_backend::OpenDevice;
-use fornax_cli::{Ending, RunArgs, main_with};
-use fornax_data::{BatchSource, DataError, SpecialToken, Split, Tokenizer, labelled::LabelKind};
+use fornax_cli::{Ending, RunArgs, main_with, model_folder};
+use fornax_data::{BatchSource, DataError, SpecialToken, Split, Tokenizer};
 use fornax_models::{BertForSequenceClassification, hf};
-use fornax_train::{Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Scores, Summary, TrainError};
+use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo, Summary};
 
 pub use config::{Config, ModelConfig};
 pub use data::Data;
@@ -82,66 +83,29 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<(Ending, Option
         let stats = learner.train_step(step, &micro_batches, &Classify)?;
         run.log_train(&stats, &mut learner)?;
         if run.eval_due() {
-            run.log_eval(&evaluate_valid(config, &learner, &data, &run)?.0)?;
+            run.log_eval(&outcome::evaluate_valid(config, &learner, &data, &run)?.0)?;
         }
         if run.save_due() {
             run.save(&learner)?;
         }
     }
     drop(batches);
-    let new = !run.is_finished();
+    let (folder, new) = (run.dir().to_owned(), !run.is_finished());
     run.settle(&mut learner)?;
-    let folder = run.dir().to_owned();
-    let evaluated = match new && !run.is_interrupted() {
-        true => Some(evaluate_valid(config, &learner, &data, &run)?.1),
+    // Before the run counts as finished, so that one that dies on the way does this again when it is resumed.
+    let table = match new && !run.is_interrupted() {
+        true => outcome::write(config, &learner, &data, &mut run)?,
         false => None,
     };
     let summary = run.finish(&mut learner)?;
-    if let Some(scores) = evaluated {
-        report(&scores, &data, &folder)?;
-        for path in predictions::write(&learner.valid(), &data, options.precision, &folder)? {
-            tracing::info!("predictions: {}", path.display());
-        }
+    if let Some(table) = table {
+        writeln!(std::io::stdout(), "\n{table}")?;
+    }
+    if new && !summary.interrupted && !data.test.is_empty() {
+        tracing::info!("predictions: {}", folder.join(predictions::FOLDER).display());
     }
     let ending = if summary.interrupted { Ending::Interrupted } else { Ending::Done };
     Ok((ending, Some(summary)))
-}
-
-/// Loss and metrics over each valid set, those of a second one under names that end in that of the set (`accuracy_mismatched`), and
-/// the scores of the first.
-fn evaluate_valid(
-    config: &Config,
-    learner: &Learner<BertForSequenceClassification>,
-    data: &Data,
-    run: &Run<BertForSequenceClassification>,
-) -> Result<(Metrics, Scores), TrainError> {
-    let counts: Vec<u64> = data.valid.iter().map(|set| data::batch_count(config, set)).collect();
-    let bar = run.eval_progress(counts.iter().sum());
-    let (model, mut done, mut all) = (learner.valid(), 0, None);
-    for ((set, named), &count) in data.valid.iter().zip(&data.splits.valid).zip(&counts) {
-        let progress = |batches| bar.set_position(done + batches);
-        let (metrics, scores) = evaluate_set(&model, set, count, &data.splits.kind, learner.precision(), progress)?;
-        done += count;
-        match &mut all {
-            None => all = Some((metrics, scores)),
-            Some((first, _)) => {
-                let suffix = named.name().trim_start_matches("valid");
-                let renamed = metrics.values.into_iter().map(|(name, value)| (format!("{name}{suffix}"), value));
-                first.values.extend(renamed);
-            }
-        }
-    }
-    bar.finish_and_clear();
-    all.ok_or(TrainError::EmptyEvaluation { batches: 0 })
-}
-
-/// Prints the confusion matrix of the model that is kept, and writes it beside the run's metrics.
-fn report(scores: &Scores, data: &Data, folder: &Path) -> anyhow::Result<()> {
-    let (Scores::Classes(confusion), LabelKind::Classes(names)) = (scores, &data.splits.kind) else { return Ok(()) };
-    let table = confusion.table(names);
-    writeln!(std::io::stdout(), "\n{table}")?;
-    let path = folder.join("confusion.txt");
-    std::fs::write(&path, format!("{table}\n")).with_context(|| path.display().to_string())
 }
 
 /// A model, new or from a checkpoint, with its optimizer.
@@ -203,8 +167,8 @@ fn export(
     folder: &Path,
 ) -> anyhow::Result<()> {
     if let Some(lora) = &config.lora {
-        let base = config.from.as_deref().map_or_else(String::new, |from| from.display().to_string());
-        hf::save_bert_lora(model, lora, &base, &folder.join("adapter"))?;
+        let base = config.from.as_deref().map(model_folder);
+        hf::save_bert_lora(model, lora, base.as_deref(), &folder.join("adapter"))?;
     }
     let merged = model.clone().merge_lora();
     hf::save_bert_for_sequence_classification(&merged, folder, tokenizer.special_id(SpecialToken::Pad).ok())?;

@@ -1,7 +1,4 @@
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use anyhow::Context as _;
 use fornax_backend::Precision;
@@ -11,40 +8,39 @@ use fornax_data::{
 };
 use fornax_models::BertForSequenceClassification;
 use fornax_ops::Context;
-use fornax_train::Task;
+use fornax_train::{Run, Task};
+use indicatif::ProgressBar;
 
 use crate::{Classify, Data};
 
 /// The folder of a run that holds what was predicted for the test sets.
-const FOLDER: &str = "predictions";
+pub(crate) const FOLDER: &str = "predictions";
 
 /// Predicts every test set and writes the predictions into the run's folder: for a GLUE task as its server takes them.
 pub(crate) fn write(
     model: &BertForSequenceClassification,
     data: &Data,
     precision: Precision,
-    run_dir: &Path,
-) -> anyhow::Result<Vec<PathBuf>> {
-    let mut written = Vec::new();
+    run: &Run<BertForSequenceClassification>,
+) -> anyhow::Result<()> {
     for (batches, set) in data.test.iter().zip(&data.splits.test) {
-        let folder = run_dir.join(FOLDER);
+        let folder = run.dir().join(FOLDER);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let predictions = predict(model, batches, &data.splits.kind, precision)?;
+        let predictions =
+            predict(model, batches, &data.splits.kind, precision, &run.eval_progress(batches.steps_per_epoch()))?;
         let info = data.splits.task.map(|task| task.info());
         let task_set = info.and_then(|info| info.sets.iter().find(|known| known.name == set.name()));
-        written.push(match (info, task_set) {
+        match (info, task_set) {
             // A part of an official file is no submission.
             (Some(info), Some(known)) if known.rows == set.examples().len() => {
-                write_submission(&folder, info, known, &predictions)?
+                write_submission(&folder, info, known, &predictions)?;
             }
             _ => {
-                let path = folder.join(format!("{}.tsv", set.name()));
-                write_predictions(&path, set.kind(), &predictions)?;
-                path
+                write_predictions(&folder.join(format!("{}.tsv", set.name())), set.kind(), &predictions)?;
             }
-        });
+        }
     }
-    Ok(written)
+    Ok(())
 }
 
 /// The class or number of each example.
@@ -53,6 +49,7 @@ fn predict(
     set: &LabelledBatches,
     kind: &LabelKind,
     precision: Precision,
+    bar: &ProgressBar,
 ) -> anyhow::Result<Vec<(u64, Label)>> {
     let context = Context::evaluation(precision);
     let mut predictions = Vec::new();
@@ -64,6 +61,8 @@ fn predict(
             LabelKind::Classes(_) => (index, Label::Class(value as usize)),
             LabelKind::Score => (index, Label::Score(value)),
         }));
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     Ok(predictions)
 }

@@ -5,9 +5,9 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use fornax_cli::{Ending, UsageContext};
-use fornax_train::{Options, Summary};
+use fornax_train::{Options, Summary, write_atomic};
 use serde::Serialize;
 
 use crate::Config;
@@ -51,7 +51,7 @@ pub(crate) fn run(seeds: &[u64], config: &Config, options: &Options) -> anyhow::
     writeln!(std::io::stdout(), "{}", table(seeds, &spreads))?;
     let path: PathBuf = folder.join("seeds.json");
     let text = serde_json::to_string_pretty(&serde_json::json!({"seeds": seeds, "valid": spreads}))? + "\n";
-    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
+    write_atomic(&path, text.as_bytes())?;
     Ok(Ending::Done)
 }
 

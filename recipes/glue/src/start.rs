@@ -61,10 +61,6 @@ fn check(sizes: &BertConfig, config: &Config, data: &Data) -> Result<(), ModelEr
     if sizes.max_positions < config.data.max_len {
         return refuse("max_positions", sizes.max_positions, format!("data.max_len is {}", config.data.max_len));
     }
-    if config.model.lora.is_some() && (config.model.frozen_layers > 0 || config.model.frozen_embeddings) {
-        let reason = "model.lora freezes all layers of the encoder".to_owned();
-        return refuse("frozen_layers", config.model.frozen_layers, reason);
-    }
     if config.model.frozen_layers > sizes.num_layers {
         let reason = format!("the model has {} layers", sizes.num_layers);
         return refuse("frozen_layers", config.model.frozen_layers, reason);

@@ -251,9 +251,12 @@ const SCORES: [&str; 12] = [
     "exact_match",
 ];
 
-/// Scores grow; everything else is a loss, a term of it or made from it, and shrinks.
+/// Scores grow; everything else is a loss, a term of it or made from it, and shrinks. That of a term has its name in front:
+/// `next_sentence_accuracy`.
 fn is_better(metric: &str, value: f64, than: f64) -> bool {
-    if SCORES.contains(&metric) { value > than } else { value < than }
+    let is_score =
+        |score: &&str| metric.strip_suffix(*score).is_some_and(|term| term.is_empty() || term.ends_with('_'));
+    if SCORES.iter().any(|score| is_score(&score)) { value > than } else { value < than }
 }
 
 /// Wall time of the run and of its steps.

@@ -183,6 +183,11 @@ pub(super) fn read_pooling(file: &ConfigFile) -> Result<Pooling, ModelError> {
     file.get(POOLING, Pooling::Cls)
 }
 
+/// Whether a `config.json` says how its classifier pools: only ours do.
+pub(super) fn names_pooling(file: &ConfigFile) -> Result<bool, ModelError> {
+    Ok(file.get::<Option<Pooling>>(POOLING, None)?.is_some())
+}
+
 fn problem_type(classifier: &ClassifierConfig) -> &'static str {
     if classifier.is_regression() { "regression" } else { "single_label_classification" }
 }

@@ -14,15 +14,17 @@ pub enum HeadKind {
     SequenceClassification,
 }
 
-/// What the head in a Hugging Face folder is for, by the `architectures` of its `config.json`.
+/// What the head in a Hugging Face folder is for, by the `architectures` of its `config.json`. A classifier with mean pooling, of
+/// which `transformers` has none, is known by our own key for the pooling.
 ///
 /// # Errors
 ///
 /// When the folder is no checkpoint of the BERT family.
 pub fn open_bert_head(dir: &Path) -> Result<HeadKind, ModelError> {
-    let architectures: Vec<String> = super::open(dir)?.get("architectures", Vec::new())?;
+    let file = super::open(dir)?;
+    let architectures: Vec<String> = file.get("architectures", Vec::new())?;
     let ends_in = |ending: &str| architectures.iter().any(|name| name.ends_with(ending));
-    Ok(if ends_in("ForSequenceClassification") {
+    Ok(if ends_in("ForSequenceClassification") || config::names_pooling(&file)? {
         HeadKind::SequenceClassification
     } else if ends_in("ForMaskedLM") || ends_in("ForPreTraining") {
         HeadKind::MaskedLm
@@ -58,6 +60,8 @@ mod tests {
         assert_eq!(kind(r#", "architectures": ["RobertaForMaskedLM"]"#).unwrap(), HeadKind::MaskedLm);
         let classifier = r#", "architectures": ["DistilBertForSequenceClassification"]"#;
         assert_eq!(kind(classifier).unwrap(), HeadKind::SequenceClassification);
+        let mean = r#", "architectures": ["BertModel"], "fornax_pooling": "mean""#;
+        assert_eq!(kind(mean).unwrap(), HeadKind::SequenceClassification);
         let error = kind(r#", "architectures": "BertModel""#).unwrap_err().to_string();
         assert!(error.contains("`architectures` is \"BertModel\""), "{error}");
     }

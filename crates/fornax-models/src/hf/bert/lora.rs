@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Head, bert_table};
 use crate::{
-    BertForSequenceClassification, LoraConfig, ModelError,
+    BertFamily, BertForSequenceClassification, LoraConfig, ModelError,
     hf::{
         HostTensor, Layout,
         table::{read_parameters, transpose},
@@ -15,8 +15,8 @@ use crate::{
 /// What PEFT writes before every name.
 const PREFIX: &str = "base_model.model.";
 
-/// Writes the adapters of a classifier and its head, without the encoder, as a folder that PEFT loads over the checkpoint `base`:
-/// `adapter_config.json` and `adapter_model.safetensors`.
+/// Writes the adapters of a classifier and its head, without the encoder, as a folder that PEFT loads over the checkpoint `base`, if
+/// there is one: `adapter_config.json` and `adapter_model.safetensors`.
 ///
 /// # Errors
 ///
@@ -24,7 +24,7 @@ const PREFIX: &str = "base_model.model.";
 pub fn save_bert_lora(
     model: &BertForSequenceClassification,
     config: &LoraConfig,
-    base: &str,
+    base: Option<&Path>,
     dir: &Path,
 ) -> Result<(), ModelError> {
     let merged = model.clone().merge_lora();
@@ -50,6 +50,10 @@ pub fn save_bert_lora(
         }
     }
     heads.dedup();
+    if merged.bert.config().family == BertFamily::Roberta {
+        // PEFT saves this module of every classifier on its own account, and can't load the layers inside it once more.
+        heads = vec!["classifier".to_owned()];
+    }
     let json = json!({
         "base_model_name_or_path": base,
         "bias": "none",
@@ -98,7 +102,7 @@ mod tests {
             let model = sizes.init_sequence_classification(&classifier, 1, &test_device()).unwrap();
             let folder = tempfile::tempdir().unwrap();
             let adapted = model.with_lora(&config, 1).unwrap();
-            super::save_bert_lora(&adapted, &config, "base", folder.path()).unwrap();
+            super::save_bert_lora(&adapted, &config, Some("base".as_ref()), folder.path()).unwrap();
             let json = std::fs::read(folder.path().join("adapter_config.json")).unwrap();
             let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
             assert_eq!((json["r"].as_u64(), json["lora_alpha"].as_f64()), (Some(2), Some(8.0)));
@@ -125,5 +129,8 @@ mod tests {
         assert!(found[0].0.starts_with("base_model.model.classifier.bias"), "{found:?}");
         assert!(found.iter().any(|(name, _)| name.ends_with("layer.0.attention.q_lin.lora_A.weight")), "{found:?}");
         assert_eq!(saved, serde_json::json!(["pre_classifier", "classifier"]));
+        let (found, saved) = names(BertFamily::Roberta, 1);
+        assert!(found.iter().any(|(name, _)| name == "base_model.model.classifier.out_proj.weight"), "{found:?}");
+        assert_eq!(saved, serde_json::json!(["classifier"]));
     }
 }

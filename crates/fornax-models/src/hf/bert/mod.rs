@@ -102,7 +102,8 @@ pub struct LoadClassifier {
 /// [`load_bert`] with a head for sequence classification or regression.
 ///
 /// Tensors of the head that the checkpoint lacks are drawn as
-/// [`init_sequence_classification`](BertConfig::init_sequence_classification) draws them, and listed in the report.
+/// [`init_sequence_classification`](BertConfig::init_sequence_classification) draws them, and listed in the report. A head for as many
+/// classes is kept whatever they are called, as in `transformers`; a log line gives both names.
 ///
 /// # Errors
 ///
@@ -121,7 +122,15 @@ pub fn load_bert_for_sequence_classification(
     let classifier = ClassifierConfig { pooling: options.pooling.unwrap_or(classifier.pooling), ..classifier };
     classifier.validate()?;
     let model = with_new_head(BertForSequenceClassification::new(&config, &classifier, device), options.seed);
-    load(model, &config, Head::Classifier(&classifier, options.replace_head), dir)
+    let (model, report) = load(model, &config, Head::Classifier(&classifier, options.replace_head), dir)?;
+    if report.initialised.is_empty() {
+        let stored = config::read_classifier(&file)?.labels;
+        if stored != classifier.labels {
+            let (was, is) = (stored.join(", "), classifier.labels.join(", "));
+            tracing::info!("{}: its head for {was} is kept and learns {is}", dir.display());
+        }
+    }
+    Ok((model, report))
 }
 
 fn load<M: Module>(model: M, config: &BertConfig, head: Head<'_>, dir: &Path) -> Result<(M, LoadReport), ModelError> {

@@ -2,9 +2,15 @@ use super::*;
 
 #[test]
 fn scores_grow_and_terms_of_the_loss_shrink() {
-    for (metric, grows) in
-        [("accuracy", true), ("rougeL", true), ("loss", false), ("perplexity", false), ("nsp", false)]
-    {
+    for (metric, grows) in [
+        ("accuracy", true),
+        ("rougeL", true),
+        ("loss", false),
+        ("perplexity", false),
+        ("next_sentence", false),
+        ("next_sentence_accuracy", true),
+        ("inaccuracy", false),
+    ] {
         assert_eq!((is_better(metric, 2.0, 1.0), is_better(metric, 1.0, 2.0)), (grows, !grows), "{metric}");
     }
 }

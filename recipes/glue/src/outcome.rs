@@ -1,0 +1,77 @@
+//! What a run says of the model that it keeps: its metrics, a confusion matrix, and predictions for the test sets.
+
+use fornax_data::{
+    BatchSource,
+    labelled::{LabelKind, LabelledBatches, LabelledSet},
+};
+use fornax_models::BertForSequenceClassification;
+use fornax_train::{Learner, Metrics, Run, Scores, TrainError, write_atomic};
+
+use crate::{Config, Data, data::batch_count, evaluate_set, predictions};
+
+/// Measures the model that is kept, on test sets too if they have labels, and writes what belongs to it beside the run's metrics:
+/// `confusion.txt` and the predictions. Gives the confusion matrix of classes.
+pub(crate) fn write(
+    config: &Config,
+    learner: &Learner<BertForSequenceClassification>,
+    data: &Data,
+    run: &mut Run<BertForSequenceClassification>,
+) -> anyhow::Result<Option<String>> {
+    let (_, scores) = evaluate_valid(config, learner, data, run)?;
+    let table = match (&scores, &data.splits.kind) {
+        (Scores::Classes(confusion), LabelKind::Classes(names)) => Some(confusion.table(names)),
+        _ => None,
+    };
+    if let Some(table) = &table {
+        write_atomic(&run.dir().join("confusion.txt"), format!("{table}\n").as_bytes())?;
+    }
+    let labelled = |(_, set): &(_, &LabelledSet)| set.is_labelled();
+    let sets: Vec<_> = data.test.iter().zip(&data.splits.test).filter(labelled).collect();
+    if !sets.is_empty() {
+        let whole: Vec<_> = sets.iter().map(|&(batches, set)| (batches, set, batches.steps_per_epoch())).collect();
+        let (metrics, _) = evaluate(&whole, "test", learner, data, run)?;
+        run.log_test(&metrics);
+    }
+    predictions::write(&learner.valid(), data, learner.precision(), run)?;
+    Ok(table)
+}
+
+/// Loss and metrics over each valid set, those of a second one under names that end in that of the set (`accuracy_mismatched`), and
+/// the scores of the first.
+pub(crate) fn evaluate_valid(
+    config: &Config,
+    learner: &Learner<BertForSequenceClassification>,
+    data: &Data,
+    run: &Run<BertForSequenceClassification>,
+) -> Result<(Metrics, Scores), TrainError> {
+    let sets = data.valid.iter().zip(&data.splits.valid);
+    let sets: Vec<_> = sets.map(|(batches, set)| (batches, set, batch_count(config, batches))).collect();
+    evaluate(&sets, "valid", learner, data, run)
+}
+
+/// Of each set the first so many batches; `split` begins the name of every set.
+fn evaluate(
+    sets: &[(&LabelledBatches, &LabelledSet, u64)],
+    split: &str,
+    learner: &Learner<BertForSequenceClassification>,
+    data: &Data,
+    run: &Run<BertForSequenceClassification>,
+) -> Result<(Metrics, Scores), TrainError> {
+    let bar = run.eval_progress(sets.iter().map(|(_, _, count)| count).sum());
+    let (model, mut done, mut all) = (learner.valid(), 0, None);
+    for &(batches, set, count) in sets {
+        let progress = |batches| bar.set_position(done + batches);
+        let (metrics, scores) = evaluate_set(&model, batches, count, &data.splits.kind, learner.precision(), progress)?;
+        done += count;
+        match &mut all {
+            None => all = Some((metrics, scores)),
+            Some((first, _)) => {
+                let suffix = set.name().trim_start_matches(split);
+                let renamed = metrics.values.into_iter().map(|(name, value)| (format!("{name}{suffix}"), value));
+                first.values.extend(renamed);
+            }
+        }
+    }
+    bar.finish_and_clear();
+    all.ok_or(TrainError::EmptyEvaluation { batches: 0 })
+}
