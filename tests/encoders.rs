@@ -259,6 +259,30 @@ fn adapters_leave_the_encoder_alone_and_are_merged_into_what_is_exported() {
     assert!((right as f64 / 40.0 - run.summary().valid["accuracy"]).abs() < 1e-9, "{right} of 40");
 }
 
+/// Gradients and moments are those of what is trained; the table of a model that is trained as a whole has no mark.
+#[test]
+fn a_dry_run_tells_what_is_not_trained() {
+    let lab = encoder_lab();
+    let shown = |more: &[&str]| {
+        let outcome = lab.train("glue", &[&["fine-tune.toml", "--dry-run"], more].concat()).ok();
+        let (table, _) = outcome.stdout.split_once("\nfirst batch\n").unwrap();
+        table.to_owned()
+    };
+    let all = shown(&[]);
+    assert!(!all.contains("trained"), "{all}");
+    for more in [["--set", "model.frozen_layers=1"], ["--set", "model.lora.rank=2"]] {
+        let table = shown(&more);
+        let count = |line: &str| -> usize {
+            line.split(']').nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        };
+        let parameters = || table.lines().filter(|line| line.contains(']'));
+        let total: usize = parameters().map(count).sum();
+        let trained: usize = parameters().filter(|line| !line.ends_with("  not trained")).map(count).sum();
+        assert!(0 < trained && trained < total, "{table}");
+        assert!(table.contains(&format!("\ntrained           {trained} of {total} parameters\n")), "{table}");
+    }
+}
+
 #[test]
 fn several_seeds_give_a_mean_and_a_spread() {
     let lab = encoder_lab();

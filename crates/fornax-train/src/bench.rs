@@ -20,9 +20,9 @@ pub struct Bench {
     pub device: String,
     /// Compute type of matrix products.
     pub precision: String,
-    /// Trained numbers.
+    /// Numbers in the model's parameters, those that are not trained among them.
     pub parameters: u64,
-    /// Floating point operations for one token, forward and backward, where the recipe knows them.
+    /// Floating point operations for one token, forward and backward, as if every parameter were trained, where the recipe knows them.
     pub flops_per_token: Option<f64>,
     /// What the device can do in this precision per second, where it is known.
     pub peak_flops: Option<f64>,
@@ -44,7 +44,7 @@ pub struct BenchReport {
     pub device: String,
     /// Compute type of matrix products.
     pub precision: String,
-    /// Trained numbers.
+    /// Numbers in the model's parameters, those that are not trained among them.
     pub parameters: u64,
     /// Timed steps.
     pub steps: usize,

@@ -6,21 +6,26 @@ use burn::module::Module;
 
 use crate::{BoxError, Learner, ParameterInfo, Task, TrainError, evaluate};
 
-/// Bytes for each parameter: itself, its gradient and two moments, in `f32`.
-const BYTES_PER_PARAMETER: usize = 16;
+/// Bytes for each parameter, in `f32`.
+const BYTES_PER_PARAMETER: usize = 4;
+
+/// Bytes besides for each parameter that is trained: its gradient and two moments, in `f32`.
+const BYTES_PER_TRAINED: usize = 12;
 
 /// The cost of a training as far as it follows from sizes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Estimate {
-    /// Trained numbers.
+    /// Numbers in the model's parameters.
     pub parameters: usize,
+    /// Those of them that are trained.
+    pub trained_parameters: usize,
     /// Tokens that a step reads, padding included.
     pub tokens_per_step: usize,
     /// Steps of the run.
     pub steps: u64,
     /// Steps of an epoch.
     pub steps_per_epoch: u64,
-    /// Floating-point operations for one token, forward and backward.
+    /// Floating-point operations for one token, forward and backward, as if every parameter were trained.
     pub flops_per_token: f64,
     /// Bytes that a micro-batch keeps for the backward pass, roughly.
     pub activation_bytes: usize,
@@ -28,7 +33,10 @@ pub struct Estimate {
 
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.parameters * BYTES_PER_PARAMETER;
+        let state = self.parameters * BYTES_PER_PARAMETER + self.trained_parameters * BYTES_PER_TRAINED;
+        if self.trained_parameters < self.parameters {
+            writeln!(f, "trained           {} of {} parameters", self.trained_parameters, self.parameters)?;
+        }
         writeln!(f, "tokens a step     {}", self.tokens_per_step)?;
         writeln!(f, "steps             {}", self.steps)?;
         writeln!(f, "steps an epoch    {}", self.steps_per_epoch)?;
@@ -43,12 +51,13 @@ impl fmt::Display for Estimate {
     }
 }
 
-/// The parameters as a table for people: path, shape, count, and the sum.
+/// The parameters as a table for people: path, shape, count, `not trained` where that is so, and the sum.
 pub fn parameter_table(parameters: &[ParameterInfo]) -> String {
     let width = parameters.iter().map(|parameter| parameter.path.len()).max().unwrap_or(0);
     let line = |parameter: &ParameterInfo| {
         let shape = format!("{:?}", parameter.shape);
-        format!("{:<width$}  {shape:<16}{:>12}\n", parameter.path, parameter.num_elements())
+        let mark = if parameter.trainable { "" } else { "  not trained" };
+        format!("{:<width$}  {shape:<16}{:>12}{mark}\n", parameter.path, parameter.num_elements())
     };
     let total: usize = parameters.iter().map(ParameterInfo::num_elements).sum();
     let lines: String = parameters.iter().map(line).collect();
@@ -104,7 +113,10 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::testing::{Regression, learner, optimizer, rows};
+    use crate::{
+        parameters::parameters,
+        testing::{Regression, Tiny, learner, optimizer, rows},
+    };
 
     #[test]
     fn a_rehearsal_makes_one_step_and_evaluates_after_it() {
@@ -130,6 +142,7 @@ mod tests {
         assert_eq!(table.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["parameters", "9"]);
         let estimate = Estimate {
             parameters: 1 << 20,
+            trained_parameters: 1 << 20,
             tokens_per_step: 1000,
             steps: 5,
             steps_per_epoch: 2,
@@ -139,5 +152,29 @@ mod tests {
         let text = estimate.to_string();
         assert!(text.contains("GFLOP a step      6.0\n"), "{text}");
         assert!(text.ends_with("19 MiB: parameters, gradients and moments 16, activations 3\n"), "{text}");
+        assert!(!table.contains("not trained") && !text.contains("trained"), "{table}{text}");
+    }
+
+    #[test]
+    fn what_is_not_trained_is_marked_and_needs_no_gradient() {
+        let mut model = Tiny::new(&fornax_backend::test_device().autodiff());
+        model.weight = model.weight.set_require_grad(false);
+        let parameters = parameters(&model);
+        let table = parameter_table(&parameters);
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["weight", "[2,", "3]", "6", "not", "trained"]);
+        assert_eq!((&lines[1][..], &lines[2][..]), (&["bias", "[3]", "3"][..], &["parameters", "9"][..]));
+        let estimate = Estimate {
+            parameters: 4 << 20,
+            trained_parameters: 1 << 20,
+            tokens_per_step: 1000,
+            steps: 5,
+            steps_per_epoch: 2,
+            flops_per_token: 6e6,
+            activation_bytes: 3 << 20,
+        };
+        let text = estimate.to_string();
+        assert!(text.starts_with("trained           1048576 of 4194304 parameters\n"), "{text}");
+        assert!(text.ends_with("31 MiB: parameters, gradients and moments 28, activations 3\n"), "{text}");
     }
 }

@@ -296,9 +296,14 @@ impl<M: Module> Learner<M> {
         parameters::parameters(self.model())
     }
 
-    /// The number of parameters' elements.
+    /// The number of parameters' elements, those that are not trained among them.
     pub fn num_parameters(&self) -> usize {
         self.parameters().iter().map(ParameterInfo::num_elements).sum()
+    }
+
+    /// The number of elements of the parameters that are trained: fewer than all with frozen layers or LoRA.
+    pub fn num_trained_parameters(&self) -> usize {
+        self.parameters().iter().filter(|parameter| parameter.trainable).map(ParameterInfo::num_elements).sum()
     }
 
     /// Copies the parameters to the host, by path and bit for bit.

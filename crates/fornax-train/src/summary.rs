@@ -21,7 +21,7 @@ pub struct Summary {
     pub device: String,
     /// The compute type of matrix products.
     pub precision: String,
-    /// Trained numbers.
+    /// Numbers in the model's parameters, those that are not trained among them.
     pub parameters: u64,
     /// Completed optimizer steps.
     pub steps: u64,

@@ -18,6 +18,7 @@ pub(crate) fn run<M: Pretraining>(config: &Config, data: &Data, mut learner: Lea
     let predicted = (config.predicted_share() * seq_len as f64).ceil() as usize;
     let estimate = Estimate {
         parameters: learner.num_parameters(),
+        trained_parameters: learner.num_trained_parameters(),
         tokens_per_step: rows * config.train.gradient_accumulation * seq_len,
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,

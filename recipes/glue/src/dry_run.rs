@@ -22,6 +22,7 @@ pub(crate) fn run(
     let layer = 30 * seq_len * sizes.hidden_size + 4 * sizes.num_heads * seq_len * seq_len;
     let estimate = Estimate {
         parameters: learner.num_parameters(),
+        trained_parameters: learner.num_trained_parameters(),
         tokens_per_step: rows * config.train.gradient_accumulation * seq_len,
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,

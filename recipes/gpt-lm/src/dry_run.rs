@@ -16,6 +16,7 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Gpt2>) -> a
     let steps_per_epoch = data.train.steps_per_epoch();
     let estimate = Estimate {
         parameters: learner.num_parameters(),
+        trained_parameters: learner.num_trained_parameters(),
         tokens_per_step: rows * config.train.gradient_accumulation * seq_len,
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
