@@ -346,4 +346,14 @@ fn mistakes_have_one_clear_error() {
     let untrained = ["--model", "mlm", "--task", "text-classification", "x"];
     predict(&untrained).refused("no head", 1, &["no trained head for text-classification", "classifier.weight"]);
     predict(&["--model", "mlm", "--file", "nowhere.txt"]).refused("no file", 2, &["nowhere.txt"]);
+    for (more, says) in [
+        (&["--pairs"][..], "--pairs does nothing in fill-mask"),
+        (&["--pooling", "cls"], "--pooling does nothing in fill-mask"),
+        (&["--task", "text-classification", "--pooling", "mean"], "--pooling does nothing in text-classification"),
+        (&["--task", "feature-extraction", "--top-k", "2"], "--top-k does nothing in feature-extraction"),
+        (&["--batch-size", "0"], "--batch-size"),
+        (&["--top-k", "0"], "--top-k"),
+    ] {
+        predict(&[&["--model", "mlm", "the [MASK]"], more].concat()).refused(&more.join(" "), 2, &[says]);
+    }
 }

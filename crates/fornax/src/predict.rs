@@ -3,8 +3,8 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, bail};
-use clap::ValueEnum;
+use anyhow::{Context, anyhow, bail};
+use clap::{ValueEnum, builder::RangedU64ValueParser};
 use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, model_folder};
 use fornax_models::{Pooling, hf};
@@ -31,11 +31,11 @@ pub(crate) struct Args {
     /// How many classes, or guesses for a mask, to print [default: 1 class, 5 guesses]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     top_k: Option<u64>,
-    /// What stands for a text in feature extraction: the mean over its tokens, or the first token
-    #[arg(long, value_enum, default_value_t = PoolingName::Mean)]
-    pooling: PoolingName,
+    /// What stands for a text in feature extraction: the mean over its tokens, or the first token [default: mean]
+    #[arg(long, value_enum)]
+    pooling: Option<PoolingName>,
     /// Texts that are computed at once
-    #[arg(long, default_value_t = BATCH_SIZE)]
+    #[arg(long, default_value_t = BATCH_SIZE, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     batch_size: usize,
     /// Which device computes.
     #[arg(
@@ -75,6 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(task) => task,
         None => task_of(&hf::open_bert_head(&folder)?),
     };
+    check_flags(args, task)?;
     let device = fornax_backend::open(&args.device)?;
     device.check_precision(args.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
@@ -96,10 +97,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             })
         }
         Task::FillMask => {
-            if args.pairs {
-                let refuse = || -> anyhow::Result<()> { bail!("--pairs: fill-mask takes single texts") };
-                refuse().usage()?;
-            }
             let pipeline = FillMask::open(&folder, &device.device)?.with(precision, batch_size);
             let top_k = top_k(5);
             each_chunk(args, |texts| {
@@ -109,8 +106,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Task::FeatureExtraction => {
             let pooling = match args.pooling {
-                PoolingName::Mean => Pooling::Mean,
-                PoolingName::Cls => Pooling::Cls,
+                None | Some(PoolingName::Mean) => Pooling::Mean,
+                Some(PoolingName::Cls) => Pooling::Cls,
             };
             let pipeline = FeatureExtraction::open(&folder, pooling, &device.device)?.with(precision, batch_size);
             each_chunk(args, |texts| {
@@ -125,6 +122,23 @@ fn task_of(head: &hf::HeadKind) -> Task {
         hf::HeadKind::SequenceClassification => Task::TextClassification,
         hf::HeadKind::MaskedLm => Task::FillMask,
         hf::HeadKind::None => Task::FeatureExtraction,
+    }
+}
+
+/// Refuses the flags that do nothing in a task.
+fn check_flags(args: &Args, task: Task) -> anyhow::Result<()> {
+    let vectors = task == Task::FeatureExtraction;
+    let flags = [
+        ("--pairs", args.pairs, task != Task::FillMask),
+        ("--top-k", args.top_k.is_some(), !vectors),
+        ("--pooling", args.pooling.is_some(), vectors),
+    ];
+    match flags.into_iter().find(|(_, given, used)| *given && !used) {
+        None => Ok(()),
+        Some((flag, ..)) => {
+            let task = task.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            Err(anyhow!("{flag} does nothing in {task}: leave it out, or choose another --task")).usage()
+        }
     }
 }
 
