@@ -119,10 +119,10 @@ impl FillMask {
 
     fn guess(&self, ids: &[u32], at: usize, token: u32, score: f32) -> Result<Guess, PipelineError> {
         let decode = |ids: &[u32]| self.tokenizer.decode(ids, false);
-        // The masks that stay are special tokens too, so special tokens are left out by hand.
-        let mut ids = ids.to_vec();
-        ids[at] = token;
-        ids.retain(|&id| id == self.mask || id == token || !self.special[id as usize]);
+        // Other masks stay, and the guess may be a special token too: so special tokens are left out by hand.
+        let stays = |&(position, &id): &(usize, &u32)| position == at || id == self.mask || !self.special[id as usize];
+        let shown = |(position, &id): (usize, &u32)| if position == at { token } else { id };
+        let ids: Vec<u32> = ids.iter().enumerate().filter(stays).map(shown).collect();
         Ok(Guess { score, token, token_str: decode(&[token])?, sequence: decode(&ids)? })
     }
 
@@ -177,6 +177,18 @@ mod tests {
         }
         let first = &answers[1][0][0];
         assert_eq!(first.sequence, format!("{} cat [MASK]", first.token_str));
+    }
+
+    #[test]
+    fn a_special_token_as_a_guess_shows_at_its_mask_only() {
+        let answers = pipeline().run(&["the [MASK] sat [MASK]"], usize::MAX).unwrap();
+        let sequence = |mask: usize, token: &str| {
+            let guess = answers[0][mask].iter().find(|guess| guess.token_str == token).unwrap();
+            guess.sequence.clone()
+        };
+        assert_eq!(sequence(0, "[SEP]"), "the [SEP] sat [MASK]");
+        assert_eq!(sequence(1, "[CLS]"), "the [MASK] sat [CLS]");
+        assert_eq!(sequence(0, "[MASK]"), "the [MASK] sat [MASK]");
     }
 
     #[test]
