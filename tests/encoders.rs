@@ -298,6 +298,27 @@ fn several_seeds_give_a_mean_and_a_spread() {
 }
 
 #[test]
+fn an_example_of_one_family_is_filled_in_by_another() {
+    let lab = encoder_lab();
+    lab.write("roberta.toml", PRETRAIN.replace("sentence_pairs = \"next_sentence\"", ""));
+    let letters = ('!'..='~').chain(['Ġ', 'Ċ']).map(String::from);
+    let tokens =
+        ["<s>", "<pad>", "</s>", "<unk>"].map(str::to_owned).into_iter().chain(letters).chain(["<mask>".into()]);
+    let vocab: serde_json::Map<_, _> = tokens.zip(0..).map(|(token, id)| (token, Value::from(id))).collect();
+    lab.write("letters/vocab.json", Value::Object(vocab).to_string());
+    lab.write("letters/merges.txt", "#version: 0.2\n");
+    let train = |name: &str, settings: &[&str]| {
+        let arguments = [&["roberta.toml", "--run-dir", name, "--max-steps", "1"], settings].concat();
+        let outcome = lab.train("bert-mlm", &arguments).ok();
+        assert!(outcome.stdout.contains("\nthe <mask> bends.\n"), "{outcome:?}");
+        assert_eq!(outcome.stdout.lines().filter(|line| line.contains(" %  ")).count(), 2, "{outcome:?}");
+    };
+    train("roberta", &["--set", "tokenizer.from=letters", "--set", "model.family=roberta"]);
+    train("from", &["--set", "model.from=roberta"]);
+    train("own", &["--set", "model.from=roberta", "--set", "example.text=the <mask> bends."]);
+}
+
+#[test]
 fn mistakes_have_one_clear_error() {
     let lab = encoder_lab();
     lab.write("columns.tsv", "sentence\tlabel\nthe iron\thot\nthe iron\n");
@@ -327,11 +348,13 @@ fn mistakes_have_one_clear_error() {
     ] {
         glue(&more).refused(&more.join(" "), code, &says);
     }
+    let far = format!("example.text=the [MASK] {}[MASK]", "glows ".repeat(32));
     let mlm = |more: &[&str]| lab.train("bert-mlm", &[&["pretrain.toml", "--run-dir", "run"], more].concat());
     for (more, code, says) in [
         (["--set", "objective.masking.rate=1.5"], 2, ["objective.masking.rate", "1.5"]),
         (["--set", "tokenizer.kind=byte"], 2, ["[CLS]", ""]),
         (["--set", "example.text=no mask"], 2, ["example.text", "[MASK]"]),
+        (["--set", &far], 2, ["example.text", "a [MASK] lies behind the 32 tokens that the model reads"]),
         (["--set", "model.family=roberta"], 2, ["model.family = roberta", "the tokenizer's is 0"]),
         (["--set", "model.type_vocab_size=1"], 2, ["model.type_vocab_size = 1", "objective.sentence_pairs"]),
         (["--set", "objective.seq_len=64"], 2, ["model.max_positions = 32", "objective.seq_len is 64"]),

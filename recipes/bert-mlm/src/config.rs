@@ -207,7 +207,8 @@ impl Default for ObjectiveConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExampleConfig {
-    /// A text with the tokenizer's mask token; empty: none is shown.
+    /// A text with one or more masks that lie within the model's positions; empty: none is shown. `[MASK]` and `<mask>` both stand
+    /// for the tokenizer's own mask token.
     pub text: String,
     /// How many guesses are shown for each mask.
     pub top_k: usize,

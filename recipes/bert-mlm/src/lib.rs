@@ -144,8 +144,8 @@ fn train<M: Pretraining + 'static>(config: &Config, options: &Options) -> anyhow
     device.check_precision(options.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let data = Data::open(&opening, options.overfit)?;
-    example::check(&config.example, &data.tokenizer)?;
     let mut learner = learner::<M>(config, options, &device, &data)?;
+    example::check(&config.example, &data.tokenizer, learner.model().encoder().config().max_positions)?;
     if options.dry_run {
         return dry_run::run(config, &data, learner);
     }
