@@ -52,16 +52,6 @@ impl MaskedBlocks {
         }
         Ok(Self { store, masking, seq_len, len })
     }
-
-    /// Positions a block.
-    pub fn seq_len(&self) -> usize {
-        self.seq_len
-    }
-
-    /// The store that the blocks read.
-    pub fn store(&self) -> &Arc<TokenStore> {
-        &self.store
-    }
 }
 
 impl MaskedExamples for MaskedBlocks {

@@ -108,16 +108,6 @@ impl SentencePairs {
         Ok(pairs)
     }
 
-    /// Positions a row.
-    pub fn seq_len(&self) -> usize {
-        self.seq_len
-    }
-
-    /// The store that the pairs read.
-    pub fn store(&self) -> &Arc<TokenStore> {
-        &self.store
-    }
-
     /// Where a document's tokens lie, its separator left out.
     fn document(&self, document: u64) -> Range<u64> {
         let range = self.store.document(document);

@@ -1,6 +1,6 @@
 //! Metrics that need more than sums: an evaluation folds the output of each example into counts or moments and keeps no logits.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt};
 
 mod confusion;
 mod correlation;
@@ -27,9 +27,6 @@ pub enum ScoreKind {
 }
 
 impl ScoreKind {
-    /// All metrics.
-    pub const ALL: [Self; 5] = [Self::Accuracy, Self::F1, Self::Matthews, Self::Pearson, Self::Spearman];
-
     /// Its name in configs and logs.
     pub fn name(self) -> &'static str {
         match self {
@@ -45,17 +42,6 @@ impl ScoreKind {
 impl fmt::Display for ScoreKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-impl FromStr for ScoreKind {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            format!("`{name}` is no metric; there is: {known}")
-        })
     }
 }
 

@@ -1,5 +1,3 @@
-use std::fmt;
-
 /// How often each class was predicted for each label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
@@ -105,14 +103,6 @@ impl Confusion {
     }
 }
 
-impl fmt::Display for Confusion {
-    /// The table with the numbers of the classes.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> = (0..self.classes).map(|class| class.to_string()).collect();
-        f.write_str(&self.table(&names))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +117,6 @@ mod tests {
                      negative                  1         1\n\
                      positive                  1         2\n";
         assert_eq!(confusion.table(&["negative", "positive"]), table);
-        assert!(confusion.to_string().ends_with("0                  1  1\n1                  1  2\n"), "{confusion}");
         assert_eq!((confusion.get(1, 0), confusion.get(1, 1)), (1, 2));
     }
 }

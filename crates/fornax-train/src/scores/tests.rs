@@ -106,15 +106,6 @@ fn equal_predictions_correlate_with_nothing_and_nan_stays_nan() {
 }
 
 #[test]
-fn names_read_as_they_are_written() {
-    for kind in ScoreKind::ALL {
-        assert_eq!(kind.to_string().parse(), Ok(kind));
-    }
-    let error = "mcc".parse::<ScoreKind>().unwrap_err();
-    assert_eq!(error, "`mcc` is no metric; there is: accuracy, f1, matthews, pearson, spearman");
-}
-
-#[test]
 #[should_panic(expected = "class -100 of 2")]
 fn a_secret_label_is_not_scored() {
     classified(2, &[-100], &[0]);
