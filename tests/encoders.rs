@@ -380,3 +380,20 @@ fn mistakes_have_one_clear_error() {
         predict(&[&["--model", "mlm", "the [MASK]"], more].concat()).refused(&more.join(" "), 2, &[says]);
     }
 }
+
+/// Evaluation batches are sorted by length; a part of them is still the beginning of the file.
+#[test]
+fn a_limited_evaluation_scores_the_beginning_of_the_valid_file() {
+    let lab = encoder_lab();
+    let table = sentences(160..200, true);
+    let beginning: Vec<&str> = table.lines().take(1 + 2 * 4).collect();
+    lab.write("beginning.tsv", beginning.join("\n"));
+    let valid = |name: &str, settings: &[&str]| {
+        let all = [&["fine-tune.toml", "--run-dir", name, "--max-steps", "2"], settings].concat();
+        lab.train("glue", &all).ok();
+        lab.run(name).summary().valid
+    };
+    let limited = valid("limited", &["--set", "eval.max_batches=2"]);
+    assert_eq!(limited, valid("cut", &["--set", "data.valid_files=[\"beginning.tsv\"]"]));
+    assert_ne!(limited, valid("all", &[]));
+}

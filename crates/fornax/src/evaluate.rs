@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     for set in splits.valid.iter().chain(splits.test.iter().filter(|set| set.is_labelled())) {
         let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(model.bert.config().max_positions))?;
-        let batches = LabelledBatches::evaluation(encoded.into(), args.batch_size)?;
+        let batches = LabelledBatches::evaluation(encoded.into(), args.batch_size, None)?;
         let steps = batches.steps_per_epoch();
         let (metrics, scores) = glue::evaluate_set(&model, &batches, steps, &splits.kind, args.precision, |_| ())?;
         let mut line =

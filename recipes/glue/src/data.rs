@@ -17,7 +17,7 @@ pub struct Data {
     pub splits: LabelledSplits,
     /// The batches of each step.
     pub train: Arc<LabelledBatches>,
-    /// For each valid set its batches, one a step; MNLI has two.
+    /// For each valid set its batches, one a step; MNLI has two. `eval.max_batches` of them, from the beginning of the file.
     pub valid: Vec<LabelledBatches>,
     /// For each test set its batches.
     pub test: Vec<LabelledBatches>,
@@ -49,10 +49,11 @@ impl Data {
             None => batches,
         };
         let rows = config.eval.micro_batch_size.unwrap_or(config.train.micro_batch_size);
-        let evaluation = |sets: &[LabelledSet]| -> Result<Vec<_>, DataError> {
-            sets.iter().map(|set| LabelledBatches::evaluation(encode(set)?, rows)).collect()
+        let evaluation = |sets: &[LabelledSet], most| -> Result<Vec<_>, DataError> {
+            sets.iter().map(|set| LabelledBatches::evaluation(encode(set)?, rows, most)).collect()
         };
-        let (valid, test) = (evaluation(&splits.valid)?, evaluation(&splits.test)?);
+        // A test set is predicted whole.
+        let (valid, test) = (evaluation(&splits.valid, config.eval.max_batches)?, evaluation(&splits.test, None)?);
         let hash = [&splits.train].into_iter().chain(&splits.valid).map(|set| set.fingerprint());
         let hash = hash.collect::<Vec<_>>().join(" ");
         Ok(Self { tokenizer: Arc::new(tokenizer), splits, train: Arc::new(train), valid, test, hash })

@@ -77,13 +77,16 @@ impl LabelledBatches {
         Ok(Self::new(set, plan))
     }
 
-    /// For evaluation: every example once, short ones first, one micro-batch a step ([`LengthPlan`]).
+    /// For evaluation: every example once, short ones first, one micro-batch a step ([`LengthPlan`]). With `max_batches` they are
+    /// so many batches' worth of examples from the beginning of the set, whatever their length.
     ///
     /// # Errors
     ///
     /// If `batch_size` is 0.
-    pub fn evaluation(set: Arc<EncodedSet>, batch_size: usize) -> Result<Self, DataError> {
-        let plan = LengthPlan::new(&set.lengths(), batch_size)?;
+    pub fn evaluation(set: Arc<EncodedSet>, batch_size: usize, max_batches: Option<usize>) -> Result<Self, DataError> {
+        let lengths = set.lengths();
+        let examples = max_batches.map_or(lengths.len(), |most| lengths.len().min(most.saturating_mul(batch_size)));
+        let plan = LengthPlan::new(&lengths[..examples], batch_size)?;
         Ok(Self::new(set, plan))
     }
 

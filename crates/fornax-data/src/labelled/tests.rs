@@ -524,13 +524,22 @@ fn training_batches_visit_each_example_and_evaluation_sorts_by_length() {
         let first = batches.first_steps(1);
         assert_eq!(first.micro_batches(0).unwrap(), first.micro_batches(5).unwrap());
     }
-    let batches = LabelledBatches::evaluation(set.clone(), 8).unwrap();
+    let batches = LabelledBatches::evaluation(set.clone(), 8, None).unwrap();
     let lengths: Vec<i32> = (0..batches.steps_per_epoch())
         .flat_map(|step| batches.micro_batches(step).unwrap().remove(0).lengths)
         .collect();
     assert_eq!(lengths.len(), 101);
     assert!(lengths.is_sorted());
     assert_eq!((lengths[0], lengths[100], set.truncated()), (3, 20, 40));
+    // A part of the set is its beginning, not what is shortest in all of it.
+    let beginning = LabelledBatches::evaluation(set.clone(), 8, Some(2)).unwrap();
+    assert_eq!(beginning.steps_per_epoch(), 2);
+    let batches: Vec<_> = beginning.first(2).map(Result::unwrap).collect();
+    assert!(batches.iter().flat_map(|batch| &batch.lengths).is_sorted());
+    let mut seen: Vec<u64> = batches.into_iter().flat_map(|batch| batch.examples).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..16).collect::<Vec<_>>());
+    assert_eq!(LabelledBatches::evaluation(set, 8, Some(99)).unwrap().steps_per_epoch(), 13);
 }
 
 #[test]
