@@ -397,3 +397,34 @@ fn a_limited_evaluation_scores_the_beginning_of_the_valid_file() {
     assert_eq!(limited, valid("cut", &["--set", "data.valid_files=[\"beginning.tsv\"]"]));
     assert_ne!(limited, valid("all", &[]));
 }
+
+#[test]
+fn evaluate_reads_only_what_it_scores_as_long_as_in_training() {
+    let lab = encoder_lab();
+    let short = FINE_TUNE.replace("max_len = 24", "max_len = 5");
+    lab.write("short.toml", short.replace("[model]", "[model]\nmax_positions = 24"));
+    lab.train("glue", &["short.toml", "--run-dir", "tuned"]).ok();
+    let wordy: String = (0..100).map(|i| format!("ore {i} {} slag\thot\n", i * 7919)).collect();
+    lab.write("wordy.tsv", format!("{}{wordy}", sentences(0..160, true)));
+    let other = ["--set", "data.files=[\"wordy.tsv\"]", "--set", "tokenizer.vocab_size=400"];
+    lab.train("glue", &[&["fine-tune.toml", "--run-dir", "other", "--max-steps", "1"], &other[..]].concat()).ok();
+    let summary = lab.run("tuned").summary();
+    std::fs::remove_file(lab.path("train.tsv")).unwrap();
+    let keys = ["data.valid_files=[\"dev.tsv\"]", "data.text_column=sentence", "data.labels=[\"cold\", \"hot\"]"];
+    let evaluate = |model: &str, more: &[&str]| {
+        let keys = keys.iter().flat_map(|key| ["--set", key]).collect::<Vec<_>>();
+        lab.fornax(&[&["evaluate", "--model", model, "--device", cpu()], &keys[..], more].concat())
+    };
+    let loss = |model: &str, more: &[&str]| {
+        let line: Value = serde_json::from_str(&evaluate(model, more).ok().stdout).unwrap();
+        line["loss"].as_f64().unwrap()
+    };
+    let of_run = summary.valid["loss"];
+    assert!((loss("tuned/last", &[]) - of_run).abs() < 1e-5, "{} is not {of_run}", loss("tuned/last", &[]));
+    assert!((loss("tuned/last", &["--set", "data.max_len=24"]) - of_run).abs() > 1e-5, "a given length is taken");
+
+    // A tokenizer of another model, with more tokens than this one has rows for.
+    std::fs::copy(lab.path("other/best/tokenizer.json"), lab.path("tuned/best/tokenizer.json")).unwrap();
+    let says = ["tuned/best: model and tokenizer do not belong together", "the tokenizer has"];
+    evaluate("tuned", &[]).refused("another tokenizer", 2, &says);
+}

@@ -1,14 +1,18 @@
-use std::{io::Write, path::PathBuf};
+use std::{
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, load, model_folder};
 use fornax_data::{
-    BatchSource, Tokenizer,
+    BatchSource, SpecialToken, Tokenizer,
     labelled::{EncodedSet, LabelKind, LabelledBatches},
 };
 use fornax_models::hf::{self, LoadClassifier};
 use fornax_train::Scores;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, json};
 
 #[derive(clap::Args, Debug)]
@@ -19,7 +23,8 @@ pub(crate) struct Args {
     /// A task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
-    /// A key of glue's config, such as data.valid_files for your own tables; repeatable
+    /// A key of glue's config, such as data.valid_files for your own tables; repeatable. data.max_len is by default that of the run
+    /// that left the model
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Texts that are computed at once
@@ -42,9 +47,9 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.extend(args.task.as_ref().map(|task| format!("data.task={task}")));
-    let data = load::<glue::Config>(None, "", &overrides)?.config.data;
     let folder = model_folder(&args.model);
-    let splits = data.open()?;
+    let data = load::<glue::Config>(None, &max_len_of_run(&folder)?, &overrides)?.config.data;
+    let scored = data.open_scored()?;
     let tokenizer = Tokenizer::open(&folder)?;
     let device = fornax_backend::open(&args.device)?;
     device.check_precision(args.precision)?;
@@ -57,22 +62,51 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         folder.display(),
         report.initialised.join(", ")
     );
-    check_labels(&model.classifier().labels, &splits.kind).usage()?;
+    let sizes = model.bert.config();
+    sizes
+        .check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())
+        .with_context(|| format!("{}: model and tokenizer do not belong together", folder.display()))?;
+    check_labels(&model.classifier().labels, &scored.kind).usage()?;
     let mut out = std::io::stdout().lock();
-    for set in splits.valid.iter().chain(splits.test.iter().filter(|set| set.is_labelled())) {
-        let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(model.bert.config().max_positions))?;
+    for set in &scored.sets {
+        let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(sizes.max_positions))?;
         let batches = LabelledBatches::evaluation(encoded.into(), args.batch_size, None)?;
         let steps = batches.steps_per_epoch();
-        let (metrics, scores) = glue::evaluate_set(&model, &batches, steps, &splits.kind, args.precision, |_| ())?;
+        let bar = progress_bar(steps, set.name());
+        let progress = |done| bar.set_position(done);
+        let (metrics, scores) = glue::evaluate_set(&model, &batches, steps, &scored.kind, args.precision, progress)?;
+        bar.finish_and_clear();
         let mut line =
             Map::from_iter([("set".to_owned(), json!(set.name())), ("examples".to_owned(), json!(scores.count()))]);
         line.extend(metrics.values.into_iter().map(|(name, value)| (name, json!(value))));
         writeln!(out, "{}", serde_json::Value::Object(line))?;
-        if let (Scores::Classes(confusion), LabelKind::Classes(names)) = (&scores, &splits.kind) {
+        if let (Scores::Classes(confusion), LabelKind::Classes(names)) = (&scores, &scored.kind) {
             tracing::info!("{}\n{}", set.name(), confusion.table(names));
         }
     }
     Ok(())
+}
+
+/// The beginning of a config, with the `data.max_len` of the run that left the model in `folder`; nothing where no run did.
+fn max_len_of_run(folder: &Path) -> anyhow::Result<String> {
+    let run = folder.parent().filter(|_| folder.ends_with("best") || folder.ends_with("last"));
+    let Some(path) = run.map(|run| run.join("config.toml")) else { return Ok(String::new()) };
+    let text = match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        text => text.with_context(|| path.display().to_string())?,
+    };
+    let config: toml::Table = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let max_len = config.get("data").and_then(|data| data.get("max_len")?.as_integer());
+    Ok(max_len.map_or_else(String::new, |max_len| format!("[data]\nmax_len = {max_len}\n")))
+}
+
+/// A bar over the batches of a set, on stderr and only on a terminal.
+fn progress_bar(batches: u64, set: &str) -> ProgressBar {
+    let bar = ProgressBar::new(batches).with_prefix(set.to_owned());
+    match ProgressStyle::with_template("{bar:24} {pos}/{len}  evaluating {prefix} [{elapsed}<{eta}]") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 /// Whether the model's outputs are the labels of the data, in the same order. Names that were never given fit any.
@@ -93,6 +127,22 @@ fn check_labels(model: &[String], kind: &LabelKind) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_says_how_long_its_texts_were() {
+        let run = tempfile::tempdir().unwrap();
+        let of = |name: &str| max_len_of_run(&run.path().join(name)).map_err(|error| format!("{error:#}"));
+        assert_eq!(of("best"), Ok(String::new()), "no run left it");
+        let config = run.path().join("config.toml");
+        std::fs::write(&config, "format_version = 1\n[data]\ntask = 'sst2'\nmax_len = 64\n").unwrap();
+        assert_eq!(of("best"), Ok("[data]\nmax_len = 64\n".into()));
+        assert_eq!(of("last"), of("best"));
+        assert_eq!(of("model"), Ok(String::new()), "a folder that only lies beside a config");
+        std::fs::write(&config, "[data]\nfiles = []\n").unwrap();
+        assert_eq!(of("best"), Ok(String::new()), "a recipe without the key");
+        std::fs::write(&config, "[data\n").unwrap();
+        assert!(of("best").unwrap_err().starts_with(&config.display().to_string()));
+    }
 
     #[test]
     fn labels_must_be_those_of_the_data() {

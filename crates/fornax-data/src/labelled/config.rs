@@ -102,6 +102,15 @@ impl LabelledSplits {
     }
 }
 
+/// The sets of a task that a model is scored on.
+#[derive(Clone, Debug)]
+pub struct ScoredSets {
+    /// What the labels may be.
+    pub kind: LabelKind,
+    /// The valid sets, then those test sets whose labels are not secret.
+    pub sets: Vec<LabelledSet>,
+}
+
 impl LabelledConfig {
     /// Opens all sets, with the places that the environment names. Downloads what is not here.
     ///
@@ -117,17 +126,57 @@ impl LabelledConfig {
     /// As [`open`](Self::open).
     pub fn open_in(&self, places: Places) -> Result<LabelledSplits, DataError> {
         self.check()?;
-        let splits = match self.task {
+        let (mut train, mut valid, mut test) = (None, Vec::new(), Vec::new());
+        for (split, set) in self.sets(places, Purpose::Training)? {
+            match split {
+                Split::Train => train = Some(set),
+                Split::Valid => valid.push(set),
+                Split::Test => test.push(set),
+            }
+        }
+        let name = || self.task.map_or("data.files", |task| task.info().name);
+        let train = train.ok_or_else(|| DataError::UnknownSplit { name: name().into(), split: Split::Train })?;
+        Ok(LabelledSplits { task: self.task, kind: self.kind(), train, valid, test })
+    }
+
+    /// Opens only what a model is scored on, with the places that the environment names; what is trained on need not be here.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_scored(&self) -> Result<ScoredSets, DataError> {
+        self.open_scored_in(Places::from_environment())
+    }
+
+    /// As [`open_scored`](Self::open_scored), with these places.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_scored_in(&self, places: Places) -> Result<ScoredSets, DataError> {
+        self.check_for(Purpose::Scoring)?;
+        let found = self.sets(places, Purpose::Scoring)?.into_iter().map(|(_, set)| set);
+        Ok(ScoredSets { kind: self.kind(), sets: found.filter(LabelledSet::is_labelled).collect() })
+    }
+
+    fn sets(&self, places: Places, purpose: Purpose) -> Result<Vec<(Split, LabelledSet)>, DataError> {
+        let sets = match self.task {
             Some(task) => {
                 let folder = self.folder.clone().or(places.folder);
-                open_task(task, &Places { folder, ..places })?
+                task_sets(task, &Places { folder, ..places }, purpose)?
             }
-            None => self.open_files()?,
+            None => self.own_sets(purpose)?,
         };
-        for set in std::iter::once(&splits.train).chain(&splits.valid).chain(&splits.test) {
+        for (_, set) in &sets {
             tracing::info!("{}", set.describe());
         }
-        Ok(splits)
+        Ok(sets)
+    }
+
+    fn kind(&self) -> LabelKind {
+        match self.task {
+            Some(task) => task.info().label_kind(),
+            None if self.regression => LabelKind::Score,
+            None => LabelKind::Classes(self.labels.clone()),
+        }
     }
 
     /// Refuses keys that exclude each other or do nothing together; looks at no file.
@@ -135,6 +184,10 @@ impl LabelledConfig {
     /// # Errors
     /// The first such pair, and the reason.
     pub fn check(&self) -> Result<(), DataError> {
+        self.check_for(Purpose::Training)
+    }
+
+    fn check_for(&self, purpose: Purpose) -> Result<(), DataError> {
         let value = |key, value: &str, expected: &str| {
             Err(DataError::ConfigValue { key, value: value.into(), expected: expected.into() })
         };
@@ -161,9 +214,13 @@ impl LabelledConfig {
                 None => Ok(()),
             };
         }
-        if self.files.is_empty() {
+        let (needed, own) = match purpose {
+            Purpose::Training => (&self.files, "data.files"),
+            Purpose::Scoring => (&self.valid_files, "data.valid_files"),
+        };
+        if self.files.is_empty() && needed.is_empty() {
             let tasks = GlueTask::ALL.map(|task| task.info().name).join(", ");
-            return value("data.task", "not set", &format!("one of {tasks}, or data.files"));
+            return value("data.task", "not set", &format!("one of {tasks}, or {own}"));
         }
         if self.valid_files.is_empty() {
             return value("data.valid_files", "empty", "the files to evaluate on, which data.files needs beside it");
@@ -173,7 +230,7 @@ impl LabelledConfig {
             return value("data.valid_files", &both.display().to_string(), expected);
         }
         if self.folder.is_some() {
-            return conflict("data.folder", "data.files", "the folder belongs to a GLUE task");
+            return conflict("data.folder", own, "the folder belongs to a GLUE task");
         }
         match (self.regression, self.labels.as_slice()) {
             (true, [_, ..]) => conflict("data.regression", "data.labels", "a label is a number or a class"),
@@ -190,9 +247,10 @@ impl LabelledConfig {
         }
     }
 
-    fn open_files(&self) -> Result<LabelledSplits, DataError> {
-        let format = self.format_of_files()?;
-        let kind = if self.regression { LabelKind::Score } else { LabelKind::Classes(self.labels.clone()) };
+    fn own_sets(&self, purpose: Purpose) -> Result<Vec<(Split, LabelledSet)>, DataError> {
+        let listed = self.own_files(purpose);
+        let format = self.format_of(&listed)?;
+        let kind = self.kind();
         let text = self.text_column.as_deref().unwrap_or("text");
         let columns = Columns {
             headerless: None,
@@ -200,34 +258,44 @@ impl LabelledConfig {
             pair: self.text_pair_column.as_deref().map(Column::Name),
             label: Column::Name(self.label_column.as_deref().unwrap_or("label")),
         };
-        let find = |paths| find_files(paths, Format::Text, &format.extensions());
-        let (train, valid) = (find(&self.files)?, find(&self.valid_files)?);
-        refuse_shared(&train, &valid)?;
-        let open = |split: Split, found: Vec<FoundFile>| {
+        let mut found = Vec::with_capacity(listed.len());
+        for (split, paths) in listed {
+            found.push((split, find_files(paths, Format::Text, &format.extensions())?));
+        }
+        if let [(Split::Train, train), (Split::Valid, valid), ..] = &found[..] {
+            refuse_shared(train, valid)?;
+        }
+        let open = |(split, files): (Split, Vec<FoundFile>)| {
             let secret = split == Split::Test;
             let table =
                 Table { format, columns, labels: &kind, secret, incomplete_rows: false, task: None, only: None };
-            let found: Vec<PathBuf> = found.into_iter().map(|file| file.path).collect();
-            read_set(&split.to_string(), &table, &found)
+            let paths: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+            Ok((split, read_set(&split.to_string(), &table, &paths)?))
         };
-        let (train, valid) = (open(Split::Train, train)?, vec![open(Split::Valid, valid)?]);
-        let test =
-            if self.test_files.is_empty() { Vec::new() } else { vec![open(Split::Test, find(&self.test_files)?)?] };
-        Ok(LabelledSplits { task: None, train, valid, test, kind })
+        found.into_iter().map(open).collect()
+    }
+
+    /// The lists of own files that there are, in this order.
+    fn own_files(&self, purpose: Purpose) -> Vec<(Split, &[PathBuf])> {
+        let lists = [(Split::Train, &self.files), (Split::Valid, &self.valid_files), (Split::Test, &self.test_files)];
+        let wanted = |split| purpose == Purpose::Training || split != Split::Train;
+        let lists = lists.into_iter().map(|(split, files)| (split, files.as_slice()));
+        lists.filter(|(split, files)| wanted(*split) && !files.is_empty()).collect()
     }
 
     /// The format that is given, else the one that all names agree on.
-    fn format_of_files(&self) -> Result<TableFormat, DataError> {
+    fn format_of(&self, lists: &[(Split, &[PathBuf])]) -> Result<TableFormat, DataError> {
         if let Some(format) = self.format {
             return Ok(format);
         }
         let wrong = |value: String| DataError::ConfigValue {
-            key: "data.files",
+            key: if matches!(lists, [(Split::Train, _), ..]) { "data.files" } else { "data.valid_files" },
             value,
             expected: "tsv, csv, jsonl or parquet files, all of one format, or data.format".into(),
         };
-        let files = || self.files.iter().chain(&self.valid_files).chain(&self.test_files);
-        let formats: Vec<TableFormat> = files()
+        let formats: Vec<TableFormat> = lists
+            .iter()
+            .flat_map(|(_, files)| *files)
             .map(|path| {
                 TableFormat::of(path).ok_or_else(|| wrong(format!("{}, judging by its name no table", path.display())))
             })
@@ -239,22 +307,36 @@ impl LabelledConfig {
     }
 }
 
-fn open_task(task: GlueTask, places: &Places) -> Result<LabelledSplits, DataError> {
-    let (info, files) = (task.info(), TaskFiles::find(task, places)?);
-    let (mut train, mut valid, mut test) = (None, Vec::new(), Vec::new());
-    for set in info.sets {
-        let Some(found) = read_task_set(info, set, &files)? else {
-            tracing::info!("{} of {} is not in {}", set.name, info.title, files.folder.display());
-            continue;
-        };
-        match set.split {
-            Split::Train => train = Some(found),
-            Split::Valid => valid.push(found),
-            Split::Test => test.push(found),
+/// What sets are opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// All of them, and train and valid must be here.
+    Training,
+    /// Valid, which must be here, and test.
+    Scoring,
+}
+
+impl Purpose {
+    /// Whether there is no doing without a split.
+    pub(super) fn needs(self, split: Split) -> bool {
+        match self {
+            Self::Training => split != Split::Test,
+            Self::Scoring => split == Split::Valid,
         }
     }
-    let train = train.ok_or_else(|| DataError::UnknownSplit { name: info.name.into(), split: Split::Train })?;
-    Ok(LabelledSplits { task: Some(task), kind: info.label_kind(), train, valid, test })
+}
+
+fn task_sets(task: GlueTask, places: &Places, purpose: Purpose) -> Result<Vec<(Split, LabelledSet)>, DataError> {
+    let (info, files) = (task.info(), TaskFiles::find(task, places, purpose)?);
+    let wanted = info.sets.iter().filter(|set| purpose == Purpose::Training || set.split != Split::Train);
+    let mut sets = Vec::new();
+    for set in wanted {
+        match read_task_set(info, set, &files)? {
+            Some(found) => sets.push((set.split, found)),
+            None => tracing::info!("{} of {} is not in {}", set.name, info.title, files.folder.display()),
+        }
+    }
+    Ok(sets)
 }
 
 /// `None`: its file is not here.

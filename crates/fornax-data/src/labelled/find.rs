@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::config::Purpose;
 use super::tasks::{GlueTask, MRPC_VALID_IDS, TaskInfo, TaskSet};
+use crate::DataError;
 use crate::dataset::{self, Places};
 use crate::source::read_text;
-use crate::{DataError, Split};
 
 /// The file of one set.
 pub(super) struct SetFile {
@@ -21,15 +22,15 @@ pub(super) struct TaskFiles {
 }
 
 impl TaskFiles {
-    /// Finds the folder: the given one, `$FORNAX_DATA/<name>/`, the cache, each also under the name that the official archive has
+    /// Finds the folder that has what `purpose` needs: the given one, `$FORNAX_DATA/<name>/`, the cache, each also under the name that the official archive has
     /// (`SST-2`); then the download, for a task that `datasets/` has.
     ///
     /// # Errors
     /// Files that are nowhere; the message says where they can be had.
-    pub(super) fn find(task: GlueTask, places: &Places) -> Result<Self, DataError> {
+    pub(super) fn find(task: GlueTask, places: &Places, purpose: Purpose) -> Result<Self, DataError> {
         let info = task.info();
         let folders = folders(info, places);
-        if let Some(found) = Self::among(info, &folders) {
+        if let Some(found) = Self::among(info, &folders, purpose) {
             return Ok(found);
         }
         let mut reason = None;
@@ -40,7 +41,7 @@ impl TaskFiles {
                 Err(other) => return Err(other),
             }
         }
-        Self::among(info, &folders).ok_or_else(|| DataError::TaskFiles {
+        Self::among(info, &folders, purpose).ok_or_else(|| DataError::TaskFiles {
             task: info.title,
             files: info.sets.iter().map(|set| set.file).collect::<Vec<_>>().join(", "),
             searched: folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", "),
@@ -49,10 +50,10 @@ impl TaskFiles {
         })
     }
 
-    fn among(info: &TaskInfo, folders: &[PathBuf]) -> Option<Self> {
+    fn among(info: &TaskInfo, folders: &[PathBuf], purpose: Purpose) -> Option<Self> {
         let complete = |folder: &&PathBuf| {
             let files = TaskFiles { folder: folder.to_path_buf() };
-            info.sets.iter().filter(|set| set.split != Split::Test).all(|set| files.of(set).is_some())
+            info.sets.iter().filter(|set| purpose.needs(set.split)).all(|set| files.of(set).is_some())
         };
         folders.iter().find(complete).map(|folder| Self { folder: folder.clone() })
     }

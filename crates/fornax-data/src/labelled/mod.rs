@@ -17,7 +17,7 @@ mod tasks;
 
 pub use batch::{LabelledBatch, LabelledBatches, Labels};
 pub use buckets::{BucketPlan, LengthPlan};
-pub use config::{LabelledConfig, LabelledSplits};
+pub use config::{LabelledConfig, LabelledSplits, ScoredSets};
 pub use encode::EncodedSet;
 pub use example::{Label, LabelKind, LabelledExample, LabelledSet};
 pub use format::TableFormat;

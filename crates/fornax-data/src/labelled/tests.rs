@@ -335,6 +335,47 @@ fn bad_files_are_named_with_file_line_and_what_is_wrong() {
 }
 
 #[test]
+fn what_is_scored_needs_nothing_to_train_on() {
+    let labelled = "sentence1\tsentence2\tlabel\na\tb\tentailment\n";
+    let folder = folder_with(&[("dev.tsv", labelled), ("test.tsv", "sentence1\tsentence2\na\tb\n")]);
+    let task = LabelledConfig { task: Some(GlueTask::Rte), ..LabelledConfig::default() };
+    let names = |scored: &ScoredSets| scored.sets.iter().map(|set| set.name().to_owned()).collect::<Vec<_>>();
+    let scored = task.open_scored_in(nowhere(folder.path())).unwrap();
+    assert_eq!((names(&scored), scored.kind), (vec!["valid".to_owned()], GlueTask::Rte.info().label_kind()));
+    assert!(task.open_in(nowhere(folder.path())).is_err(), "a training needs more");
+    // A train file is not read, whatever is in it, and a test file only counts with its labels.
+    std::fs::write(folder.path().join("train.tsv"), "no table").unwrap();
+    std::fs::write(folder.path().join("test.tsv"), labelled).unwrap();
+    assert_eq!(names(&task.open_scored_in(nowhere(folder.path())).unwrap()), ["valid", "test"]);
+    std::fs::remove_file(folder.path().join("dev.tsv")).unwrap();
+    let error = task.open_scored_in(nowhere(folder.path())).unwrap_err();
+    assert!(error.to_string().starts_with("the files of the GLUE task RTE"), "{error}");
+
+    let own = |files: &[(&str, &str)], config: &str| {
+        let folder = folder_with(files);
+        let dir = folder.path().display().to_string();
+        let config: LabelledConfig = toml::from_str(&config.replace("DIR", &dir)).unwrap();
+        config.open_scored_in(Places::default()).map_err(|error| error.to_string())
+    };
+    let labels = "labels = ['no', 'yes']\n";
+    let table = "text\tlabel\nwarm\tyes\n";
+    let valid = format!("{labels}valid_files = ['DIR/b.tsv']\n");
+    let files = [("b.tsv", table), ("c.tsv", "text\nwarm\n")];
+    for more in ["", "files = ['DIR/gone.csv']", "test_files = ['DIR/c.tsv']"] {
+        let scored = own(&files, &format!("{valid}{more}")).unwrap();
+        assert_eq!(scored.sets.len(), 1, "{more}");
+        assert_eq!(scored.sets[0].examples(), [example("warm", None, class(1), 0)]);
+    }
+    let error = own(&[], labels).unwrap_err();
+    assert!(error.starts_with("`data.task` is not set; ") && error.ends_with("or data.valid_files"), "{error}");
+    assert_eq!(
+        own(&[], &format!("{labels}valid_files = ['b.txt']")).unwrap_err(),
+        "`data.valid_files` is b.txt, judging by its name no table; expected tsv, csv, jsonl or parquet files, all of one \
+         format, or data.format"
+    );
+}
+
+#[test]
 fn own_tables_name_their_columns() {
     let csv = "\u{feff}stars,review,id\r\n5,\"good, \"\"really\"\"\nfine\",1\r\n\r\n1,bad,2\r\n";
     let config =
