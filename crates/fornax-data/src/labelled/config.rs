@@ -15,7 +15,8 @@ use crate::{DataError, Split};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LabelledConfig {
-    /// `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte` or `wnli`, with the official files.
+    /// `cola`, `sst2`, `mrpc`, `stsb`, `qqp`, `mnli`, `qnli`, `rte` or `wnli`, with the official files or those of the Hugging Face
+    /// hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<GlueTask>,
     /// A folder that holds the files of the task, looked into before `$FORNAX_DATA` and the cache.
@@ -267,8 +268,16 @@ impl LabelledConfig {
         }
         let open = |(split, files): (Split, Vec<FoundFile>)| {
             let secret = split == Split::Test;
-            let table =
-                Table { format, columns, labels: &kind, secret, incomplete_rows: false, task: None, only: None };
+            let table = Table {
+                format,
+                columns,
+                labels: &kind,
+                secret,
+                incomplete_rows: false,
+                task: None,
+                hub: None,
+                only: None,
+            };
             let paths: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
             Ok((split, read_set(&split.to_string(), &table, &paths)?))
         };
@@ -341,25 +350,26 @@ fn task_sets(task: GlueTask, places: &Places, purpose: Purpose) -> Result<Vec<(S
 
 /// `None`: its file is not here.
 fn read_task_set(info: &TaskInfo, set: &TaskSet, files: &TaskFiles) -> Result<Option<LabelledSet>, DataError> {
-    let Some(file) = files.of(set) else {
+    let Some(found) = files.of(set)? else {
         return Ok(None);
     };
     let (kind, listed) = (info.label_kind(), files.listed()?);
     let table = Table {
-        format: TableFormat::Tsv,
-        columns: set.columns,
+        format: found.format,
+        columns: found.columns,
         labels: &kind,
         secret: set.split == Split::Test,
         incomplete_rows: info.incomplete_rows,
         task: Some(info.title),
-        only: file.listed.map(|listed_rows| (&listed, listed_rows)),
+        hub: files.hub.as_ref(),
+        only: found.listed.map(|listed_rows| (&listed, listed_rows)),
     };
-    let found = read_set(set.name, &table, std::slice::from_ref(&file.path))?;
-    if found.examples().len() != set.rows {
-        let (path, rows) = (file.path.display(), found.examples().len());
-        tracing::warn!("{path}: has {rows} examples, the official {} of {} has {}", set.name, info.title, set.rows);
+    let read = read_set(set.name, &table, &found.paths)?;
+    if read.examples().len() != set.rows {
+        let (paths, rows) = (list_paths(&found.paths), read.examples().len());
+        tracing::warn!("{paths}: has {rows} examples, the official {} of {} has {}", set.name, info.title, set.rows);
     }
-    Ok(Some(found))
+    Ok(Some(read))
 }
 
 fn read_set(name: &str, table: &Table<'_>, paths: &[PathBuf]) -> Result<LabelledSet, DataError> {
@@ -378,6 +388,7 @@ fn read_set(name: &str, table: &Table<'_>, paths: &[PathBuf]) -> Result<Labelled
             (ids, wanted)
         })
     ));
+    parts.extend(table.hub.map(|hub| format!("{hub:?}")));
     let fingerprint = hash_parts(parts.iter().map(String::as_str));
     Ok(LabelledSet::new(name.to_owned(), table.labels.clone(), examples, fingerprint, list_paths(paths)))
 }

@@ -11,7 +11,7 @@ pub struct LabelledExample {
     pub pair: Option<String>,
     /// The label; `None` where a test set keeps it secret.
     pub label: Option<Label>,
-    /// Its row, counted from 0 without the header: GLUE's `index`.
+    /// Its row, counted from 0 without the header, or what the hub's copies of GLUE have under `idx`: GLUE's `index`.
     pub index: u64,
 }
 

@@ -1,4 +1,5 @@
-//! Text with labels, for classification and regression: GLUE as its official files are, or the user's own tables.
+//! Text with labels, for classification and regression: GLUE as its official files are or as the Hugging Face hub has it, or the
+//! user's own tables.
 //!
 //! [`LabelledConfig`] opens [`LabelledSet`]s of [`LabelledExample`]s; [`EncodedSet`] is one of them as token ids in memory; a
 //! [`BucketPlan`] or a [`LengthPlan`] says which examples make a batch, and [`LabelledBatches`] makes it. [`write_submission`] writes
@@ -11,6 +12,7 @@ mod encode;
 mod example;
 mod find;
 mod format;
+mod hub;
 mod read;
 mod submission;
 mod tasks;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::TableFormat;
 use super::example::{LabelKind, LabelledExample};
+use super::hub::{self, HubTable};
 use super::tasks::{Column, Columns};
 use crate::DataError;
 use crate::source::read_text;
@@ -25,6 +26,8 @@ pub(super) struct Table<'a> {
     pub(super) incomplete_rows: bool,
     /// The GLUE task that the file should belong to, for messages.
     pub(super) task: Option<&'static str>,
+    /// The form of the table, if the Hugging Face hub gave it to a GLUE task.
+    pub(super) hub: Option<&'a HubTable>,
     /// Takes only rows whose second and third column are listed (`true`), or are not.
     pub(super) only: Option<(&'a HashSet<String>, bool)>,
 }
@@ -35,6 +38,7 @@ struct Places {
     text: usize,
     pair: Option<usize>,
     label: Option<usize>,
+    index: Option<usize>,
 }
 
 /// What a row says of an example.
@@ -43,6 +47,8 @@ struct Row<'t> {
     text: Cow<'t, str>,
     pair: Option<Cow<'t, str>>,
     label: Option<Cow<'t, str>>,
+    /// Its number, where a column has it.
+    index: Option<Cow<'t, str>>,
 }
 
 /// The examples of one file so far.
@@ -72,6 +78,18 @@ impl Table<'_> {
             return Err(DataError::EmptyCorpus { paths: path.display().to_string(), reason });
         }
         Ok(reading.examples)
+    }
+
+    /// The column that numbers the examples.
+    fn index(&self) -> Option<Column<'static>> {
+        self.hub.map(|_| Column::Name(hub::INDEX))
+    }
+}
+
+impl<'t> Row<'t> {
+    fn of(line: u64, places: &Places, field: impl Fn(usize) -> Cow<'t, str>) -> Self {
+        let (text, pair) = (field(places.text), places.pair.map(&field));
+        Self { line, text, pair, label: places.label.map(&field), index: places.index.map(&field) }
     }
 }
 
@@ -103,10 +121,7 @@ impl Reading<'_> {
             {
                 continue;
             }
-            let field = |place: usize| Cow::Borrowed(fields[place]);
-            let row =
-                Row { line, text: field(places.text), pair: places.pair.map(field), label: places.label.map(field) };
-            self.push(row)?;
+            self.push(Row::of(line, &places, |place| Cow::Borrowed(fields[place])))?;
         }
         if let Some(first) = incomplete.first() {
             let path = self.path.display();
@@ -132,10 +147,7 @@ impl Reading<'_> {
             if record.len() != places.width {
                 return Err(self.wrong_width(line, record.len(), places.width));
             }
-            let field = |place: usize| Cow::Borrowed(&record[place]);
-            let row =
-                Row { line, text: field(places.text), pair: places.pair.map(field), label: places.label.map(field) };
-            self.push(row)?;
+            self.push(Row::of(line, &places, |place| Cow::Borrowed(&record[place])))?;
         }
         Ok(())
     }
@@ -149,15 +161,17 @@ impl Reading<'_> {
                 DataError::Record { path: self.path.into(), line, column: Some(error.column() as u64), message }
             })?;
             let columns = self.table.columns;
-            let label = match take(&mut object, columns.label) {
-                Some(Value::String(text)) => Some(Cow::Owned(text)),
-                Some(Value::Number(number)) => Some(Cow::Owned(number.to_string())),
-                None | Some(Value::Null) => None,
-                Some(other) => return Err(self.error(line, not_text(columns.label, &other, "a string or a number"))),
+            let mut text_or_number = |column| match take(&mut object, column) {
+                Some(Value::String(text)) => Ok(Some(Cow::Owned(text))),
+                Some(Value::Number(number)) => Ok(Some(Cow::Owned(number.to_string()))),
+                None | Some(Value::Null) => Ok(None),
+                Some(other) => Err(self.error(line, not_text(column, &other, "a string or a number"))),
             };
+            let label = text_or_number(columns.label)?;
+            let index = self.table.index().map(&mut text_or_number).transpose()?.flatten();
             let text = self.json_text(line, &mut object, columns.text)?;
             let pair = columns.pair.map(|column| self.json_text(line, &mut object, column)).transpose()?;
-            self.push(Row { line, text, pair, label })?;
+            self.push(Row { line, text, pair, label, index })?;
         }
         Ok(())
     }
@@ -179,8 +193,12 @@ impl Reading<'_> {
     }
 
     fn push(&mut self, row: Row<'_>) -> Result<(), DataError> {
-        let Table { labels, secret, .. } = *self.table;
+        let Table { labels, secret, hub, .. } = *self.table;
         let spelled = row.label.as_deref().map(str::trim).filter(|text| !text.is_empty());
+        let spelled = match hub {
+            Some(hub) => spelled.and_then(|text| hub.label(text)),
+            None => spelled,
+        };
         let label = match spelled {
             None if secret => None,
             None => return Err(self.error(row.line, "there is no label".to_owned())),
@@ -193,13 +211,19 @@ impl Reading<'_> {
                 known => known,
             },
         };
+        let index = match row.index.as_deref().map(str::trim) {
+            None => self.next_index,
+            Some(text) => text.parse::<u32>().map(u64::from).map_err(|_| {
+                self.error(row.line, format!("`{}` is `{text}`, not the number of an example", hub::INDEX))
+            })?,
+        };
         self.examples.push(LabelledExample {
             text: row.text.trim().to_owned(),
             pair: row.pair.map(|pair| pair.trim().to_owned()),
             label,
-            index: self.next_index,
+            index,
         });
-        self.next_index += 1;
+        self.next_index = index + 1;
         Ok(())
     }
 
@@ -210,7 +234,7 @@ impl Reading<'_> {
             Column::Name(_) => 0,
         };
         let Columns { text, pair, label, .. } = self.table.columns;
-        Places { width, text: number(text), pair: pair.map(number), label: Some(number(label)) }
+        Places { width, text: number(text), pair: pair.map(number), label: Some(number(label)), index: None }
     }
 
     /// Places of the columns under a header line.
@@ -226,6 +250,7 @@ impl Reading<'_> {
             text: needed(text)?,
             pair: pair.map(needed).transpose()?,
             label: if self.table.secret { find(label) } else { Some(needed(label)?) },
+            index: self.table.index().and_then(find),
         })
     }
 

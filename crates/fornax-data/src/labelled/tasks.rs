@@ -164,11 +164,11 @@ impl TaskSet {
     }
 }
 
-const fn single(text: &'static str, label: &'static str) -> Columns<'static> {
+pub(super) const fn single(text: &'static str, label: &'static str) -> Columns<'static> {
     Columns { headerless: None, text: Column::Name(text), pair: None, label: Column::Name(label) }
 }
 
-const fn pair(first: &'static str, second: &'static str, label: &'static str) -> Columns<'static> {
+pub(super) const fn pair(first: &'static str, second: &'static str, label: &'static str) -> Columns<'static> {
     Columns { pair: Some(Column::Name(second)), ..single(first, label) }
 }
 

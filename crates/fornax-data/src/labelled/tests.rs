@@ -233,7 +233,10 @@ fn files_are_found_in_every_place_in_order() {
     let error = config.open_in(places.clone()).unwrap_err();
     let text = error.to_string();
     assert!(
-        text.starts_with("the files of the GLUE task RTE (train.tsv, dev.tsv, test.tsv) are in none of: "),
+        text.starts_with(
+            "the files of the GLUE task RTE (train.tsv, dev.tsv, test.tsv, or as the Hugging Face hub has them train, \
+             validation, test with .parquet, .jsonl, .json, .csv) are in none of: "
+        ),
         "{text}"
     );
     assert!(text.contains(&root.path().join("data").join("RTE").display().to_string()), "{text}");

@@ -24,15 +24,20 @@ impl Reading<'_> {
                 Field::Str(text) => Ok(Cow::Borrowed(text.as_str())),
                 other => Err(self.error(line, format!("`{}` holds {other}, not a text", names[place]))),
             };
-            let label = match places.label.map(|place| fields[place]) {
-                None | Some(Field::Null) => None,
-                Some(Field::Str(text)) => Some(Cow::Borrowed(text.as_str())),
-                Some(Field::Float(score)) => Some(Cow::Owned(score.to_string())),
-                Some(Field::Double(score)) => Some(Cow::Owned(score.to_string())),
-                Some(other) => Some(Cow::Owned(other.to_string())),
+            let text_or_number = |place: usize| match fields[place] {
+                Field::Null => None,
+                Field::Str(text) => Some(Cow::Borrowed(text.as_str())),
+                Field::Float(score) => Some(Cow::Owned(score.to_string())),
+                Field::Double(score) => Some(Cow::Owned(score.to_string())),
+                other => Some(Cow::Owned(other.to_string())),
             };
-            let row = Row { line, text: text(places.text)?, pair: places.pair.map(text).transpose()?, label };
-            self.push(row)?;
+            self.push(Row {
+                line,
+                text: text(places.text)?,
+                pair: places.pair.map(text).transpose()?,
+                label: places.label.and_then(text_or_number),
+                index: places.index.and_then(text_or_number),
+            })?;
         }
         Ok(())
     }
@@ -45,35 +50,14 @@ impl Reading<'_> {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
-
-    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-    use parquet::file::properties::WriterProperties;
-    use parquet::file::writer::SerializedFileWriter;
-    use parquet::schema::parser::parse_message_type;
 
     use crate::dataset::Places;
+    use crate::labelled::hub::tests::{Values, write_parquet};
     use crate::labelled::{Label, LabelledConfig};
 
-    /// The columns that the hub's copy of SST-2 has.
     fn write(path: &Path, rows: &[(&str, i64)]) {
-        let schema = "message schema { required binary sentence (STRING); required int64 label; }";
-        let schema = Arc::new(parse_message_type(schema).unwrap());
-        let compression = parquet::basic::Compression::SNAPPY;
-        let properties = Arc::new(WriterProperties::builder().set_compression(compression).build());
-        let file = std::fs::File::create(path).unwrap();
-        let mut writer = SerializedFileWriter::new(file, schema, properties).unwrap();
-        let mut group = writer.next_row_group().unwrap();
-        let texts: Vec<ByteArray> = rows.iter().map(|(text, _)| ByteArray::from(*text)).collect();
-        let labels: Vec<i64> = rows.iter().map(|(_, label)| *label).collect();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
-        column.close().unwrap();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<Int64Type>().write_batch(&labels, None, None).unwrap();
-        column.close().unwrap();
-        group.close().unwrap();
-        writer.close().unwrap();
+        let (texts, labels): (Vec<&str>, Vec<i64>) = rows.iter().copied().unzip();
+        write_parquet(path, &[("sentence", Values::Texts(&texts)), ("label", Values::Integers(&labels))]);
     }
 
     #[test]
