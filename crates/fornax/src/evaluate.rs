@@ -71,10 +71,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for set in &scored.sets {
         let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(sizes.max_positions))?;
         let batches = LabelledBatches::evaluation(encoded.into(), args.batch_size, None)?;
-        let steps = batches.steps_per_epoch();
-        let bar = progress_bar(steps, set.name());
+        let bar = progress_bar(batches.steps_per_epoch(), set.name());
         let progress = |done| bar.set_position(done);
-        let (metrics, scores) = glue::evaluate_set(&model, &batches, steps, &scored.kind, args.precision, progress)?;
+        let (metrics, scores) = glue::evaluate_set(&model, &batches, &scored.kind, args.precision, progress)?;
         bar.finish_and_clear();
         let mut line =
             Map::from_iter([("set".to_owned(), json!(set.name())), ("examples".to_owned(), json!(scores.count()))]);

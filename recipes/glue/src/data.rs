@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use fornax_data::{
-    BatchSource, DataError, Document, Loader, LoaderOptions, StepSize, Tokenizer,
+    DataError, Document, Loader, LoaderOptions, StepSize, Tokenizer,
     dataset::cache_folder,
     labelled::{EncodedSet, LabelledBatch, LabelledBatches, LabelledSet, LabelledSplits},
     source::Texts,
@@ -63,12 +63,6 @@ impl Data {
     pub fn loader(&self, steps: std::ops::Range<u64>) -> Result<Loader<LabelledBatch>, DataError> {
         Loader::start(Arc::clone(&self.train), steps, LoaderOptions::default())
     }
-}
-
-/// How many batches of a set an evaluation takes.
-pub(crate) fn batch_count(config: &Config, set: &LabelledBatches) -> u64 {
-    let all = set.steps_per_epoch();
-    config.eval.max_batches.map_or(all, |most| all.min(most as u64))
 }
 
 /// The texts alone, for a tokenizer to learn from.

@@ -8,7 +8,7 @@ use fornax_train::{Metrics, Scores, TrainError, evaluate_examples};
 
 use crate::Classify;
 
-/// Loss and the metrics that fit the labels, over the first `batches` batches of a set, and what they were made from.
+/// Loss and the metrics that fit the labels, over a set, and what they were made from.
 ///
 /// # Errors
 ///
@@ -16,7 +16,6 @@ use crate::Classify;
 pub fn evaluate_set(
     model: &BertForSequenceClassification,
     set: &LabelledBatches,
-    batches: u64,
     kind: &LabelKind,
     precision: Precision,
     progress: impl FnMut(u64),
@@ -29,7 +28,7 @@ pub fn evaluate_set(
             scores.add(predictions, &labels);
         }
     };
-    let mut metrics = evaluate_examples(model, set.first(batches), &Classify, precision, progress, fold)?;
+    let mut metrics = evaluate_examples(model, set.first(set.steps_per_epoch()), &Classify, precision, progress, fold)?;
     metrics.values.remove("perplexity");
     metrics.values.extend(scores.values(scores.kinds()));
     Ok((metrics, scores))

@@ -83,7 +83,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<(Ending, Option
         let stats = learner.train_step(step, &micro_batches, &Classify)?;
         run.log_train(&stats, &mut learner)?;
         if run.eval_due() {
-            run.log_eval(&outcome::evaluate_valid(config, &learner, &data, &run)?.0)?;
+            run.log_eval(&outcome::evaluate_valid(&learner, &data, &run)?.0)?;
         }
         if run.save_due() {
             run.save(&learner)?;
@@ -94,7 +94,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<(Ending, Option
     run.settle(&mut learner)?;
     // Before the run counts as finished, so that one that dies on the way does this again when it is resumed.
     let table = match new && !run.is_interrupted() {
-        true => outcome::write(config, &learner, &data, &mut run)?,
+        true => outcome::write(&learner, &data, &mut run)?,
         false => None,
     };
     let summary = run.finish(&mut learner)?;

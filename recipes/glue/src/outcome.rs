@@ -7,17 +7,16 @@ use fornax_data::{
 use fornax_models::BertForSequenceClassification;
 use fornax_train::{Learner, Metrics, Run, Scores, TrainError, write_atomic};
 
-use crate::{Config, Data, data::batch_count, evaluate_set, predictions};
+use crate::{Data, evaluate_set, predictions};
 
 /// Measures the model that is kept, on test sets too if they have labels, and writes what belongs to it beside the run's metrics:
 /// `confusion.txt` and the predictions. Gives the confusion matrix of classes.
 pub(crate) fn write(
-    config: &Config,
     learner: &Learner<BertForSequenceClassification>,
     data: &Data,
     run: &mut Run<BertForSequenceClassification>,
 ) -> anyhow::Result<Option<String>> {
-    let (_, scores) = evaluate_valid(config, learner, data, run)?;
+    let (_, scores) = evaluate_valid(learner, data, run)?;
     let table = match (&scores, &data.splits.kind) {
         (Scores::Classes(confusion), LabelKind::Classes(names)) => Some(confusion.table(names)),
         _ => None,
@@ -28,8 +27,7 @@ pub(crate) fn write(
     let labelled = |(_, set): &(_, &LabelledSet)| set.is_labelled();
     let sets: Vec<_> = data.test.iter().zip(&data.splits.test).filter(labelled).collect();
     if !sets.is_empty() {
-        let whole: Vec<_> = sets.iter().map(|&(batches, set)| (batches, set, batches.steps_per_epoch())).collect();
-        let (metrics, _) = evaluate(&whole, "test", learner, data, run)?;
+        let (metrics, _) = evaluate(&sets, "test", learner, data, run)?;
         run.log_test(&metrics);
     }
     predictions::write(&learner.valid(), data, learner.precision(), run)?;
@@ -39,30 +37,28 @@ pub(crate) fn write(
 /// Loss and metrics over each valid set, those of a second one under names that end in that of the set (`accuracy_mismatched`), and
 /// the scores of the first.
 pub(crate) fn evaluate_valid(
-    config: &Config,
     learner: &Learner<BertForSequenceClassification>,
     data: &Data,
     run: &Run<BertForSequenceClassification>,
 ) -> Result<(Metrics, Scores), TrainError> {
-    let sets = data.valid.iter().zip(&data.splits.valid);
-    let sets: Vec<_> = sets.map(|(batches, set)| (batches, set, batch_count(config, batches))).collect();
+    let sets: Vec<_> = data.valid.iter().zip(&data.splits.valid).collect();
     evaluate(&sets, "valid", learner, data, run)
 }
 
-/// Of each set the first so many batches; `split` begins the name of every set.
+/// `split` begins the name of every set.
 fn evaluate(
-    sets: &[(&LabelledBatches, &LabelledSet, u64)],
+    sets: &[(&LabelledBatches, &LabelledSet)],
     split: &str,
     learner: &Learner<BertForSequenceClassification>,
     data: &Data,
     run: &Run<BertForSequenceClassification>,
 ) -> Result<(Metrics, Scores), TrainError> {
-    let bar = run.eval_progress(sets.iter().map(|(_, _, count)| count).sum());
+    let bar = run.eval_progress(sets.iter().map(|(batches, _)| batches.steps_per_epoch()).sum());
     let (model, mut done, mut all) = (learner.valid(), 0, None);
-    for &(batches, set, count) in sets {
+    for &(batches, set) in sets {
         let progress = |batches| bar.set_position(done + batches);
-        let (metrics, scores) = evaluate_set(&model, batches, count, &data.splits.kind, learner.precision(), progress)?;
-        done += count;
+        let (metrics, scores) = evaluate_set(&model, batches, &data.splits.kind, learner.precision(), progress)?;
+        done += batches.steps_per_epoch();
         match &mut all {
             None => all = Some((metrics, scores)),
             Some((first, _)) => {

@@ -256,7 +256,7 @@ const SCORES: [&str; 12] = [
 fn is_better(metric: &str, value: f64, than: f64) -> bool {
     let is_score =
         |score: &&str| metric.strip_suffix(*score).is_some_and(|term| term.is_empty() || term.ends_with('_'));
-    if SCORES.iter().any(|score| is_score(&score)) { value > than } else { value < than }
+    if SCORES.iter().any(is_score) { value > than } else { value < than }
 }
 
 /// Wall time of the run and of its steps.
