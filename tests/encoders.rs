@@ -88,6 +88,7 @@ fn encoder_lab() -> Lab {
     let lab = lab();
     lab.write("pretrain.toml", PRETRAIN);
     lab.write("fine-tune.toml", FINE_TUNE);
+    lab.write("adapt.toml", format!("{FINE_TUNE}\n[model.lora]\nrank = 2\ndropout = 0.1\n"));
     lab.write("train.tsv", sentences(0..160, true));
     lab.write("dev.tsv", sentences(160..200, true));
     lab.write("test.tsv", sentences(200..210, false));
@@ -115,8 +116,8 @@ fn predict(lab: &Lab, arguments: &[&str]) -> Vec<Value> {
 #[test]
 fn killed_and_resumed_trainings_are_those_that_were_not() {
     let lab = encoder_lab();
-    for (recipe, config) in [("bert-mlm", "pretrain.toml"), ("glue", "fine-tune.toml")] {
-        let (straight, run) = (format!("{recipe}-straight"), format!("{recipe}-run"));
+    for (recipe, config) in [("bert-mlm", "pretrain.toml"), ("glue", "fine-tune.toml"), ("glue", "adapt.toml")] {
+        let (straight, run) = (format!("{config}-straight"), format!("{config}-run"));
         lab.train(recipe, &[config, "--run-dir", &straight]).ok();
         let folder = lab.run(&run);
         let reached = || folder.train_steps().len() >= 8;
@@ -199,6 +200,19 @@ fn pretraining_fine_tuning_and_prediction_follow_one_another() {
     assert!(scored["f1"].as_f64().unwrap() > 0.9 && scored["matthews"].as_f64().unwrap() > 0.9, "{scored}");
     let vectors = predict(&lab, &["--model", "tuned", "--task", "feature-extraction", "the coal"]);
     assert_eq!(vectors[0]["embedding"].as_array().unwrap().len(), 16);
+}
+
+#[test]
+fn a_classifier_with_mean_pooling_is_one_and_a_labelled_test_set_is_scored() {
+    let lab = encoder_lab();
+    let settings = ["--set", "model.pooling=mean", "--set", "data.test_files=[\"dev.tsv\"]"];
+    lab.train("glue", &[&["fine-tune.toml", "--run-dir", "run"], &settings[..]].concat()).ok();
+    let summary = lab.run("run").summary();
+    assert_eq!((summary.test.len(), &summary.test), (4, &summary.valid), "both sets are the same file");
+    let config: Value = serde_json::from_slice(&lab.run("run").read("best/config.json")).unwrap();
+    assert_eq!(config["fornax_pooling"], "mean");
+    let answers = predict(&lab, &["--model", "run", "the iron glows again"]);
+    assert!(["hot", "cold"].contains(&answers[0]["label"].as_str().unwrap()), "{answers:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use burn::module::Module;
@@ -19,6 +19,10 @@ use crate::{
 
 /// Held while a process works in the folder.
 const LOCK: &str = ".lock";
+
+/// How long a lock that is held is waited for, and how long between two looks at it.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a run writes into its folder and replaces there, under hidden names until it is complete.
 const NAMES: [&str; 7] =
@@ -160,8 +164,20 @@ fn open_dir(options: &Options, recipe: &str) -> Result<(PathBuf, File), TrainErr
     files::create_dir(&dir)?;
     let path = dir.join(LOCK);
     let lock = File::create(&path).map_err(files::io_error("create", &path))?;
-    check_lock(lock.try_lock(), &dir)?;
+    check_lock(patient_lock(&lock), &dir)?;
     Ok((dir, lock))
+}
+
+/// Takes the lock, and waits for it a moment: a process that has just been killed keeps it until it is gone, and so does a child of
+/// ours that is about to become another program.
+fn patient_lock(lock: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            locked => return locked,
+        }
+    }
 }
 
 /// A file system without locks (some network folders) is no reason not to train.
