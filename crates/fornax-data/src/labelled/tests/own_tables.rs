@@ -1,0 +1,134 @@
+use super::*;
+
+#[test]
+fn own_tables_name_their_columns() {
+    let csv = "\u{feff}stars,review,id\r\n5,\"good, \"\"really\"\"\nfine\",1\r\n\r\n1,bad,2\r\n";
+    let config =
+        "files = ['DIR/train.csv']\nvalid_files = ['DIR/valid.csv']\ntext_column = 'review'\nlabel_column = 'stars'\n";
+    let files = [("train.csv", csv), ("valid.csv", "review,stars\nso so,3\n")];
+    let splits = open_own(&files, &format!("{config}labels = ['1', '3', '5']")).unwrap();
+    let train = [example("good, \"really\"\nfine", None, class(2), 0), example("bad", None, class(0), 1)];
+    assert_eq!(splits.train.examples(), train);
+    assert_eq!(splits.valid[0].examples(), [example("so so", None, class(1), 0)]);
+    assert_eq!(splits.best(), "accuracy");
+    assert_eq!(
+        open_own(&files, &format!("{config}labels = ['1', '5']")).unwrap_err(),
+        "valid.csv:2: the label is `3`, not one of: 1, 5"
+    );
+    let scored = open_own(&files, &format!("{config}regression = true")).unwrap();
+    assert_eq!(scored.train.examples()[0].label, Some(Label::Score(5.0)));
+    assert_eq!(scored.best(), "spearman");
+
+    let jsonl =
+        "{\"a\": \"x\", \"b\": \"y\", \"label\": \"no\"}\n\n{\"a\": \" z\", \"b\": \"\", \"label\": 1, \"more\": []}\n";
+    let config = "files = ['DIR/train.jsonl', 'DIR/more.jsonl']\nvalid_files = ['DIR/valid.jsonl']\ntest_files = ['DIR/test.jsonl']\n\
+                  text_column = 'a'\ntext_pair_column = 'b'\nlabels = ['no', 'yes']";
+    let splits = open_own(
+        &[
+            ("train.jsonl", jsonl),
+            ("more.jsonl", "{\"a\": \"w\", \"b\": \"v\", \"label\": 0}"),
+            ("valid.jsonl", jsonl),
+            ("test.jsonl", "{\"a\": \"t\", \"b\": \"u\"}\n{\"a\": \"t\", \"b\": \"u\", \"label\": null}\n{\"a\": \"t\", \"b\": \"u\", \"label\": -1}"),
+        ],
+        config,
+    )
+    .unwrap();
+    let train = [
+        example("x", Some("y"), class(0), 0),
+        example("z", Some(""), class(1), 1),
+        example("w", Some("v"), class(0), 2),
+    ];
+    assert_eq!(splits.train.examples(), train);
+    assert_eq!(splits.test[0].examples(), (0..3).map(|i| example("t", Some("u"), None, i)).collect::<Vec<_>>());
+    assert_eq!(splits.best(), "accuracy");
+}
+
+#[test]
+fn a_table_is_not_on_both_sides_by_whatever_path() {
+    let table = [("tables/a.tsv", "text\tlabel\nwarm\t1\n")];
+    let config = "files = ['DIR/tables/a.tsv']\nvalid_files = ['DIR/tables']\nlabels = ['no', 'yes']\nformat = 'tsv'\n";
+    let error = open_own(&table, config).unwrap_err().replace('\\', "/");
+    assert_eq!(error, "`data.valid_files` is tables/a.tsv; expected a file that is not in `data.files` too");
+}
+
+#[test]
+fn bad_own_tables_are_named() {
+    let config = "files = ['DIR/a.EXT']\nvalid_files = ['DIR/b.EXT']\nlabels = ['no', 'yes']\n";
+    let error = |extension: &str, content: &str| {
+        let (a, b) = (format!("a.{extension}"), format!("b.{extension}"));
+        open_own(&[(&a, content), (&b, content)], &config.replace("EXT", extension)).unwrap_err()
+    };
+    assert_eq!(error("jsonl", "{\"text\": 1, \"label\": 0}"), "a.jsonl:1: `text` holds a number, not a string");
+    assert_eq!(
+        error("jsonl", "\n{\"txt\": \"a\", \"label\": 0}"),
+        "a.jsonl:2: there is no column `text`; there is: txt"
+    );
+    assert_eq!(
+        error("jsonl", "{\"text\": \"a\", \"label\": true}"),
+        "a.jsonl:1: `label` holds a boolean, not a string or a number"
+    );
+    assert_eq!(error("jsonl", "{\"text\": \"a\"}"), "a.jsonl:1: there is no label");
+    assert_eq!(
+        error("jsonl", "{\"text\": \"a\", \"label\": \"maybe\"}"),
+        "a.jsonl:1: the label is `maybe`, not one of: no (0), yes (1)"
+    );
+    let broken = error("jsonl", "{\"text\": \"a\", \"label\": 0}\n{\"text\"");
+    assert!(broken.starts_with("a.jsonl:2:7: "), "{broken}");
+    assert_eq!(error("csv", "text,label\na,0\n\nb\n"), "a.csv:4: the row has 1 columns, the header 2");
+    assert_eq!(error("csv", "txt,label\na,0\n"), "a.csv:1: there is no column `text`; there is: txt, label");
+    assert_eq!(error("csv", ""), "no text in a.csv: there is no example in it");
+    assert_eq!(error("tsv", "text\tlabel\n"), "no text in a.tsv: there is no example in it");
+}
+
+#[test]
+fn keys_that_exclude_each_other_are_named() {
+    for (text, message) in [
+        (
+            "",
+            "`data.task` is not set; expected one of cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli, or data.files",
+        ),
+        (
+            "task = 'sst2'\nlabels = ['a', 'b']",
+            "`data.labels` and `data.task = \"sst2\"` can't both be set: a GLUE task brings its own; it goes with data.files",
+        ),
+        (
+            "files = ['a.tsv']\nlabels = ['a', 'b']",
+            "`data.valid_files` is empty; expected the files to evaluate on, which data.files needs beside it",
+        ),
+        (
+            "files = ['a.tsv']\nvalid_files = ['a.tsv']\nlabels = ['a', 'b']",
+            "`data.valid_files` is a.tsv; expected a file that is not in `data.files` too",
+        ),
+        (
+            "files = ['a.tsv']\nvalid_files = ['b.tsv']\nlabels = ['a', 'b']\nregression = true",
+            "`data.regression` and `data.labels` can't both be set: a label is a number or a class",
+        ),
+        (
+            "files = ['a.tsv']\nvalid_files = ['b.tsv']",
+            "`data.labels` is []; expected at least two classes in the order of their numbers, as [\"negative\", \"positive\"], \
+             or data.regression = true",
+        ),
+        (
+            "files = ['a.tsv']\nvalid_files = ['b.tsv']\nlabels = ['a', 'b', 'a']",
+            "`data.labels` is [\"a\", \"b\", \"a\"]; expected `a` once",
+        ),
+        (
+            "files = ['a.tsv']\nvalid_files = ['b.tsv']\nlabels = ['a', 'b']\nfolder = 'x'",
+            "`data.folder` and `data.files` can't both be set: the folder belongs to a GLUE task",
+        ),
+        (
+            "files = ['a.tsv']\nvalid_files = ['b.csv']\nlabels = ['a', 'b']",
+            "`data.files` is a mix of formats, judging by the names; expected tsv, csv, jsonl or parquet files, all of one format, or data.format",
+        ),
+        (
+            "files = ['a.txt']\nvalid_files = ['b.txt']\nlabels = ['a', 'b']",
+            "`data.files` is a.txt, judging by its name no table; expected tsv, csv, jsonl or parquet files, all of one format, or data.format",
+        ),
+    ] {
+        assert_eq!(open_own(&[], text).unwrap_err(), message);
+    }
+    assert!(toml::from_str::<LabelledConfig>("format = 'lines'").unwrap_err().to_string().contains("unknown variant"));
+    assert!(toml::from_str::<LabelledConfig>("task = 'sst'").unwrap_err().to_string().contains("unknown variant"));
+    let config: LabelledConfig = toml::from_str("task = 'mnli'\nmax_len = 64").unwrap();
+    assert_eq!(toml::from_str::<LabelledConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+}
