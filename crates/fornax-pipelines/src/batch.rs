@@ -23,7 +23,7 @@ impl Batch {
         let encode = |&(text, pair): &Text<'_>| tokenizer.encode_with_special(text, pair, sizes.max_positions);
         let encoded = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let seq_len = encoded.iter().map(|text| text.ids.len()).max().unwrap_or(0);
-        Ok(Self { encoded, seq_len, pad: tokenizer.filler_id() as i32, has_types: sizes.type_vocab_size > 1 })
+        Ok(Self { encoded, seq_len, pad: tokenizer.filler_id() as i32, has_types: sizes.reads_token_types() })
     }
 
     /// `[batch, seq]`

@@ -135,21 +135,25 @@ mod tests {
         );
     }
 
-    #[test]
-    fn the_table_adds_up_and_the_estimate_follows_from_the_sizes() {
-        let learner = learner(optimizer());
-        let table = parameter_table(&learner.parameters());
-        assert_eq!(table.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["parameters", "9"]);
-        let estimate = Estimate {
-            parameters: 1 << 20,
+    /// Of a model of which 2^20 numbers are trained.
+    fn estimate(parameters: usize) -> Estimate {
+        Estimate {
+            parameters,
             trained_parameters: 1 << 20,
             tokens_per_step: 1000,
             steps: 5,
             steps_per_epoch: 2,
             flops_per_token: 6e6,
             activation_bytes: 3 << 20,
-        };
-        let text = estimate.to_string();
+        }
+    }
+
+    #[test]
+    fn the_table_adds_up_and_the_estimate_follows_from_the_sizes() {
+        let learner = learner(optimizer());
+        let table = parameter_table(&learner.parameters());
+        assert_eq!(table.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["parameters", "9"]);
+        let text = estimate(1 << 20).to_string();
         assert!(text.contains("GFLOP a step      6.0\n"), "{text}");
         assert!(text.ends_with("19 MiB: parameters, gradients and moments 16, activations 3\n"), "{text}");
         assert!(!table.contains("not trained") && !text.contains("trained"), "{table}{text}");
@@ -164,16 +168,7 @@ mod tests {
         let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0], ["weight", "[2,", "3]", "6", "not", "trained"]);
         assert_eq!((&lines[1][..], &lines[2][..]), (&["bias", "[3]", "3"][..], &["parameters", "9"][..]));
-        let estimate = Estimate {
-            parameters: 4 << 20,
-            trained_parameters: 1 << 20,
-            tokens_per_step: 1000,
-            steps: 5,
-            steps_per_epoch: 2,
-            flops_per_token: 6e6,
-            activation_bytes: 3 << 20,
-        };
-        let text = estimate.to_string();
+        let text = estimate(4 << 20).to_string();
         assert!(text.starts_with("trained           1048576 of 4194304 parameters\n"), "{text}");
         assert!(text.ends_with("31 MiB: parameters, gradients and moments 28, activations 3\n"), "{text}");
     }

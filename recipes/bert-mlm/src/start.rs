@@ -41,7 +41,7 @@ fn check(sizes: &BertConfig, config: &Config, tokenizer: &Tokenizer) -> Result<(
     sizes.validate()?;
     let refuse = |key, value: usize, reason| Err(ModelError::Config { key, value: value.to_string(), reason });
     sizes.check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())?;
-    if config.objective.sentence_pairs.is_some() && sizes.type_vocab_size < 2 {
+    if config.objective.sentence_pairs.is_some() && !sizes.reads_token_types() {
         let reason = "objective.sentence_pairs needs 2 token types to tell the sentences apart".to_owned();
         return refuse("type_vocab_size", sizes.type_vocab_size, reason);
     }

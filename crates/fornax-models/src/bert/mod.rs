@@ -159,6 +159,11 @@ impl BertConfig {
         }
     }
 
+    /// Whether it makes a difference which token is of which text of a pair. Token types other than 0 must not be given otherwise.
+    pub fn reads_token_types(&self) -> bool {
+        self.type_vocab_size > 1
+    }
+
     /// Probability of dropout in a classification head.
     pub fn classifier_dropout(&self) -> f64 {
         self.classifier_dropout.unwrap_or(self.dropout)
@@ -300,9 +305,9 @@ impl Bert {
         self.config.clone()
     }
 
-    /// Whether it makes a difference which token is of which text of a pair. Token types other than 0 must not be given otherwise.
+    /// [`BertConfig::reads_token_types`]
     pub fn reads_token_types(&self) -> bool {
-        self.config.type_vocab_size > 1
+        self.config.reads_token_types()
     }
 
     /// The same model with another probability of dropout.

@@ -123,12 +123,13 @@ pub fn load_bert_for_sequence_classification(
     classifier.validate()?;
     let model = with_new_head(BertForSequenceClassification::new(&config, &classifier, device), options.seed);
     let (model, report) = load(model, &config, Head::Classifier(&classifier, options.replace_head), dir)?;
-    if report.initialised.is_empty() {
-        let stored = config::read_classifier(&file)?.labels;
-        if stored != classifier.labels {
-            let (was, is) = (stored.join(", "), classifier.labels.join(", "));
-            tracing::info!("{}: its head for {was} is kept and learns {is}", dir.display());
-        }
+    // A head of another kind (several labels at once) names none that could be read; it is kept all the same.
+    if report.initialised.is_empty()
+        && let Ok(stored) = config::read_classifier(&file)
+        && stored.labels != classifier.labels
+    {
+        let (was, is) = (stored.labels.join(", "), classifier.labels.join(", "));
+        tracing::info!("{}: its head for {was} is kept and learns {is}", dir.display());
     }
     Ok((model, report))
 }

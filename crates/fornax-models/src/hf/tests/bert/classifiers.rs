@@ -35,6 +35,11 @@ fn another_number_of_classes_is_an_error_unless_the_head_is_to_be_replaced() {
     let (model, report) = load_bert_for_sequence_classification(&folder("labels"), &options, &device).unwrap();
     assert!(report.initialised.is_empty() && report.loaded.len() == 41);
     assert_eq!(model.classifier().labels, ["a", "b", "c"]);
+    // So does a head of another kind.
+    let dir = copy("bert/labels");
+    edit(&dir.path().join(CONFIG), |config| config["problem_type"] = json!("multi_label_classification"));
+    let (_, report) = load_bert_for_sequence_classification(dir.path(), &options, &device).unwrap();
+    assert_eq!(report.loaded.len(), 41);
 }
 
 #[test]
