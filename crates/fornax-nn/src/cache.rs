@@ -1,4 +1,4 @@
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 /// Keys and values of the tokens that one attention layer has seen.
 ///
@@ -64,6 +64,18 @@ impl KvCache {
         self.len = seen;
         all
     }
+
+    /// Row `i` becomes what row `rows[i]` was: beams that go on from other beams, or rows that are done and leave.
+    ///
+    /// # Shapes
+    ///
+    /// - `rows`: `[new_batch]`, each below the number of rows
+    pub fn select(&mut self, rows: &Tensor<1, Int>) {
+        self.stored = self.stored.take().map(|stored| Stored {
+            key: stored.key.select(0, rows.clone()),
+            value: stored.value.select(0, rows.clone()),
+        });
+    }
 }
 
 fn empty_like(tensor: &Tensor<4>, capacity: usize) -> Tensor<4> {
@@ -75,4 +87,32 @@ fn write(stored: Tensor<4>, new: Tensor<4>, at: usize) -> Tensor<4> {
     let ([batch, heads, _, size], [new_batch, new_heads, len, new_size]) = (stored.dims(), new.dims());
     assert_eq!([batch, heads, size], [new_batch, new_heads, new_size], "key-value cache: [batch, heads, size]");
     stored.slice_assign([0..batch, 0..heads, at..at + len, 0..size], new)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::TensorData;
+    use fornax_backend::test_device;
+
+    use super::*;
+
+    /// One head of one number for each of two rows.
+    fn column(rows: [f32; 2]) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(rows.to_vec(), [2, 1, 1, 1]), &test_device())
+    }
+
+    fn numbers(tensor: Tensor<4>) -> Vec<f32> {
+        tensor.into_data().iter::<f32>().collect()
+    }
+
+    #[test]
+    fn selected_rows_go_on_with_what_they_had() {
+        let mut cache = KvCache::new(3);
+        cache.append(column([1.0, 2.0]), column([-1.0, -2.0]));
+        cache.select(&Tensor::from_data(TensorData::from([1i64, 1]), &test_device()));
+        let (key, value) = cache.append(column([3.0, 4.0]), column([-3.0, -4.0]));
+        assert_eq!(numbers(key), [2.0, 3.0, 2.0, 4.0]);
+        assert_eq!(numbers(value), [-2.0, -3.0, -2.0, -4.0]);
+        assert_eq!(cache.len(), 2);
+    }
 }

@@ -25,6 +25,6 @@ pub use freeze::freeze;
 pub use initialise::{Init, initialise, initialise_some};
 pub use linear::Linear;
 pub use lora::Lora;
-pub use multi_head_attention::MultiHeadAttention;
+pub use multi_head_attention::{AttentionSizes, KeysAndValues, MultiHeadAttention};
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameters::{ParameterInfo, constant, parameters};
