@@ -309,6 +309,53 @@ fn several_seeds_give_a_mean_and_a_spread() {
     assert_eq!(values, each);
     assert!((report["valid"]["loss"]["mean"].as_f64().unwrap() - (each[0] + each[1]) / 2.0).abs() < 1e-9);
     assert_ne!(each[0], each[1]);
+
+    // What was begun is gone on with, without naming the config again.
+    for name in ["seeds/seed-1/summary.json", "seeds/seeds.json"] {
+        std::fs::remove_file(lab.path(name)).unwrap();
+    }
+    lab.train("glue", &["--seeds", "1,2", "--run-dir", "seeds", "--resume"]).ok();
+    assert_eq!(serde_json::from_slice::<Value>(&lab.run("seeds").read("seeds.json")).unwrap(), report);
+}
+
+/// The recipe's own config names its data; `--set` puts other data in its place.
+#[test]
+fn ones_own_text_takes_the_place_of_the_data_of_the_built_in_config() {
+    let lab = encoder_lab();
+    let sizes =
+        ["model.hidden_size=16", "model.intermediate_size=16", "tokenizer.vocab_size=120", "objective.seq_len=16"];
+    let own = ["data.files=[\"text.txt\"]", "data.format=lines", "example.text=the [MASK]"];
+    let settings: Vec<&str> = sizes.iter().chain(&own).flat_map(|key| ["--set", key]).collect();
+    let outcome = lab.train("bert-mlm", &[&["--run-dir", "own", "--max-steps", "1"], &settings[..]].concat()).ok();
+    assert!(outcome.stderr.contains("data.files is given, so data.part = \"prose\""), "{outcome:?}");
+    let settings = ["data.files=[\"train.tsv\"]", "data.valid_files=[\"dev.tsv\"]", "data.text_column=sentence"];
+    let sizes = ["data.labels=[\"cold\", \"hot\"]", "model.hidden_size=16", "tokenizer.vocab_size=120"];
+    let settings: Vec<&str> = settings.iter().chain(&sizes).flat_map(|key| ["--set", key]).collect();
+    lab.train("glue", &[&["--run-dir", "tables", "--max-steps", "1"], &settings[..]].concat()).ok();
+    assert_eq!(lab.run("tables").summary().best.unwrap().metric, "accuracy", "settings of the built-in config");
+}
+
+/// What comes before a line without an answer is printed, and the line is named.
+#[test]
+fn answers_before_a_bad_line_are_not_lost() {
+    let lab = encoder_lab();
+    lab.train("bert-mlm", &["pretrain.toml", "--run-dir", "mlm", "--max-steps", "1"]).ok();
+    lab.train("glue", &["fine-tune.toml", "--run-dir", "tuned", "--max-steps", "1"]).ok();
+    let predict = |model: &str, more: &[&str]| {
+        lab.fornax(&[&["predict", "--device", cpu(), "--model", model, "--file", "lines.txt"], more].concat())
+    };
+    lab.write("lines.txt", format!("{}the iron\nthe [MASK] again\n", "the [MASK]\n".repeat(5)));
+    let outcome = predict("mlm", &[]);
+    assert_eq!(outcome.stdout.lines().count(), 5, "{outcome:?}");
+    assert!(outcome.stderr.ends_with("error: lines.txt:6: \"the iron\" has no [MASK]\n"), "{outcome:?}");
+    assert_eq!(outcome.code, Some(2));
+    lab.write("lines.txt", "one\ttwo\none\ttwo\tthree\n");
+    let outcome = predict("tuned", &["--pairs"]);
+    assert!(outcome.stdout.starts_with("{\"text\":\"one\",\"text_pair\":\"two\",\"label\":"), "{outcome:?}");
+    assert!(outcome.stderr.contains("\nerror: lines.txt:2: --pairs: ") && outcome.code == Some(2), "{outcome:?}");
+    lab.write("lines.txt", "glows ".repeat(60));
+    let outcome = predict("tuned", &[]).ok();
+    assert!(outcome.stderr.contains("1 of 1 texts were cut to the 24 tokens"), "{outcome:?}");
 }
 
 #[test]
@@ -351,7 +398,7 @@ fn mistakes_have_one_clear_error() {
         (["--set", "data.files=[\"header.tsv\"]"], 1, ["header.tsv:1", "`sentence`"]),
         (["--set", "data.files=[\"latin.tsv\"]"], 1, ["latin.tsv", "not UTF-8 at byte 21"]),
         (["--set", "data.files=[\"nothing.tsv\"]"], 1, ["nothing.tsv", ""]),
-        (["--set", "data.task=sst2"], 2, ["`data.files`", "data.task = \"sst2\""]),
+        (["--set", "data.folder=nowhere"], 2, ["`data.folder`", "`data.files`"]),
         (["--set", "data.max_len=2"], 2, ["data.max_len", "2"]),
         (["--set", "train.metric_for_best=pearson"], 2, ["`pearson`", "accuracy, f1, matthews, loss"]),
         (["--set", "model.frozen_layers=3"], 2, ["model.frozen_layers = 3", "the model has 2 layers"]),
@@ -436,6 +483,14 @@ fn evaluate_reads_only_what_it_scores_as_long_as_in_training() {
     let of_run = summary.valid["loss"];
     assert!((loss("tuned/last", &[]) - of_run).abs() < 1e-5, "{} is not {of_run}", loss("tuned/last", &[]));
     assert!((loss("tuned/last", &["--set", "data.max_len=24"]) - of_run).abs() > 1e-5, "a given length is taken");
+
+    for (more, says) in [
+        (["--set", "data.max_len=25"], "the model reads at most 24"),
+        (["--set", "optimizer.lr=1"], "only keys of [data] matter"),
+        (["--batch-size", "0"], "--batch-size"),
+    ] {
+        evaluate("tuned", &more).refused(&more.join(" "), 2, &[says]);
+    }
 
     // A tokenizer of another model, with more tokens than this one has rows for.
     std::fs::copy(lab.path("other/best/tokenizer.json"), lab.path("tuned/best/tokenizer.json")).unwrap();

@@ -5,6 +5,27 @@ use toml::{Table, Value};
 
 use crate::closest;
 
+/// The keys of `[data]` that say where data comes from, each with the keys that only go with another of them.
+const SOURCES: [(&str, &[&str]); 3] = [
+    ("files", &["name", "part", "folder", "task"]),
+    ("name", &["part", "folder", "files", "valid_files", "valid_fraction", "format", "text_column", "extensions"]),
+    (
+        "task",
+        &[
+            "folder",
+            "files",
+            "valid_files",
+            "test_files",
+            "format",
+            "text_column",
+            "text_pair_column",
+            "label_column",
+            "labels",
+            "regression",
+        ],
+    ),
+];
+
 /// What is wrong with a config file or an override. All of these end a program with exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -53,7 +74,8 @@ pub struct Loaded<C> {
     pub origin: String,
 }
 
-/// Reads `path`, or `built_in` when there is none, lays the overrides `a.b=value` over it, and checks every key.
+/// Reads `path`, or `built_in` when there is none, lays the overrides `a.b=value` over it, and checks every key. An override that
+/// says where data comes from takes the place of what the config says of that, with a line in the log.
 ///
 /// # Errors
 ///
@@ -78,6 +100,7 @@ pub fn load<C: DeserializeOwned>(
     for text in overrides {
         apply(&mut table, text)?;
     }
+    leave_other_sources(&mut table, overrides);
     let config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let path = error.path().to_string();
         key_error(&origin, overrides, &path, error.into_inner().message())
@@ -92,6 +115,20 @@ fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
         format!("line {}, column {column}: ", before.matches('\n').count() + 1)
     });
     ConfigError::Syntax { path: origin.to_owned(), message: format!("{place}{}", error.message()) }
+}
+
+/// Takes out of `[data]` what belongs to another source than the one that an override names.
+fn leave_other_sources(table: &mut Table, overrides: &[String]) {
+    let keys = overrides.iter().filter_map(|text| text.split_once('=')?.0.trim().strip_prefix("data."));
+    let given: Vec<&str> = keys.collect();
+    let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) else { return };
+    for (source, others) in SOURCES.iter().filter(|(source, _)| given.contains(source)) {
+        for key in others.iter().filter(|key| !given.contains(key)) {
+            if let Some(value) = data.remove(*key) {
+                tracing::info!("data.{source} is given, so data.{key} = {value} of the config is left out");
+            }
+        }
+    }
 }
 
 /// Lays one `a.b=value` over the table. A value that is no TOML is a string, so that paths and names need no quotes.
@@ -138,7 +175,9 @@ fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> C
     };
     let said = overrides.iter().find(|text| {
         let path = text.split_once('=').map_or("", |(path, _)| path.trim());
-        path == key || path.strip_prefix(&key).is_some_and(|rest| rest.starts_with('.'))
+        let below =
+            |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']));
+        path == key || below(path, &key) || below(&key, path)
     });
     let origin = said.map_or_else(|| format!("config {origin}"), |text| format!("--set {text}"));
     ConfigError::Key { origin, key, problem }
@@ -162,6 +201,16 @@ mod tests {
     #[serde(default, deny_unknown_fields)]
     struct Config {
         train: Train,
+        data: Data,
+    }
+
+    #[derive(Debug, Default, PartialEq, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Data {
+        name: Option<String>,
+        part: Option<String>,
+        files: Vec<String>,
+        max_len: usize,
     }
 
     fn load_with(text: &str, overrides: &[&str]) -> Result<Config, String> {
@@ -175,6 +224,17 @@ mod tests {
             load_with("[train]\nseed = 1\n", &["train.seed=7", "train.name=runs/a b", "train.max_steps = 1_000"])
                 .unwrap();
         assert_eq!(config.train, Train { max_steps: Some(1000), seed: 7, name: "runs/a b".to_owned() });
+    }
+
+    #[test]
+    fn an_override_that_names_a_source_replaces_that_of_the_file() {
+        let data = |overrides: &[&str]| load_with("[data]\npart = 'prose'\nmax_len = 9\n", overrides).unwrap().data;
+        let own = data(&["data.files=['a.txt']"]);
+        assert_eq!(own, Data { files: vec!["a.txt".to_owned()], max_len: 9, ..Data::default() });
+        assert_eq!(data(&["data.name=other"]).part, None);
+        assert_eq!(data(&["data.max_len=3"]).part.as_deref(), Some("prose"));
+        // What is given beside it stays, for the recipe to refuse.
+        assert_eq!(data(&["data.files=['a.txt']", "data.part=code"]).part.as_deref(), Some("code"));
     }
 
     #[test]
@@ -197,6 +257,7 @@ mod tests {
                 vec!["train.seed=-1"],
                 "--set train.seed=-1: key `train.seed`: invalid value: integer `-1`, expected u64",
             ),
+            ("", vec!["data.files=[1]"], "--set data.files=[1]: key `data.files[0]`: invalid type: integer `1`"),
             ("[train]\nseed = = 1", vec![], "config the built-in config: line 2, column 8: "),
             ("", vec!["train.seed"], "--set train.seed: expected KEY=VALUE, such as train.seed=7"),
             ("[train]\nseed = 1", vec!["train.seed.x=1"], "--set train.seed.x=1: `seed` is a value, not a table"),

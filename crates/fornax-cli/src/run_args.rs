@@ -1,4 +1,7 @@
-use std::{ops::RangeInclusive, path::PathBuf};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use fornax_backend::{DeviceSpec, Precision};
@@ -59,18 +62,31 @@ impl RunArgs {
     ///
     /// [`ConfigError`], with the key or flag that is wrong.
     pub fn load<C: DeserializeOwned>(&self, built_in: &str) -> Result<Loaded<C>, ConfigError> {
+        self.load_of(self.run_dir.as_deref(), built_in)
+    }
+
+    /// As [`load`](Self::load), where the run to resume is in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_of<C: DeserializeOwned>(
+        &self,
+        folder: Option<&Path>,
+        built_in: &str,
+    ) -> Result<Loaded<C>, ConfigError> {
         let mut overrides = self.overrides.clone();
         overrides.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         overrides.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
-        match self.resumed_config() {
+        match self.resumed_config(folder) {
             Some(stored) => load(None, &stored, &overrides),
             None => load(self.config.as_deref(), built_in, &overrides),
         }
     }
 
     /// The config of the run that `--resume` continues, when no other is named. What is wrong with it, the run itself reports.
-    fn resumed_config(&self) -> Option<String> {
-        let folder = self.run_dir.as_deref().filter(|_| self.resume && self.config.is_none())?;
+    fn resumed_config(&self, folder: Option<&Path>) -> Option<String> {
+        let folder = folder.filter(|_| self.resume && self.config.is_none())?;
         toml::to_string(&fornax_train::open_config(folder).ok()?).ok()
     }
 

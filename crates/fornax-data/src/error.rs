@@ -343,8 +343,8 @@ impl DataError {
                 path.display()
             )),
             Self::Download { url, folder, .. } => Some(format!(
-                "offline? put the file from {url} into {}, or train on the embedded data set, which needs no download: \
-                 data.name = \"rust-crates\"",
+                "offline? put the file from {url} into {}; for text without labels there is the embedded data set, which needs no \
+                 download: data.name = \"rust-crates\"",
                 folder.display()
             )),
             Self::TaskFiles { source_url, .. } => {

@@ -83,7 +83,7 @@ pub struct Masking {
     pad: i32,
     mask: i32,
     special: Vec<bool>,
-    /// Which pieces continue a word, where words are chosen as a whole.
+    /// Which pieces continue a word, where the vocabulary says so.
     continues: Option<Vec<bool>>,
     /// What a random token is drawn from.
     ordinary: Vec<u32>,
@@ -99,7 +99,10 @@ impl Masking {
     pub fn new(config: MaskingConfig, tokenizer: &Tokenizer, seed: u64) -> Result<Self, DataError> {
         config.validate()?;
         let id = |token| tokenizer.special_id(token).map(|id| id as i32);
-        let continues = config.whole_words.then(|| tokenizer.continues_word().ok_or_else(no_words)).transpose()?;
+        let continues = tokenizer.continues_word();
+        if config.whole_words && continues.is_none() {
+            return Err(no_words());
+        }
         Ok(Self {
             config,
             seed,
@@ -131,6 +134,11 @@ impl Masking {
     /// The token that fills up a row.
     pub fn pad_id(&self) -> i32 {
         self.pad
+    }
+
+    /// Whether a token continues the word of the token before it, as far as the vocabulary says.
+    pub fn continues_word(&self, id: i32) -> bool {
+        self.continues.as_ref().is_some_and(|continues| continues[id as usize])
     }
 
     /// Hides tokens of the row `ids` and returns its targets: the token that stood there for those that were chosen, and
@@ -170,7 +178,7 @@ impl Masking {
     fn units(&self, ids: &[i32]) -> Vec<Range<usize>> {
         let mut units: Vec<Range<usize>> = Vec::with_capacity(ids.len());
         for (position, &id) in ids.iter().enumerate().filter(|(_, id)| !self.special[**id as usize]) {
-            let continues = self.continues.as_ref().is_some_and(|continues| continues[id as usize]);
+            let continues = self.config.whole_words && self.continues_word(id);
             match units.last_mut() {
                 // Right after a special token, a piece begins a word whatever it is: a block may begin within one.
                 Some(word) if continues && word.end == position => word.end += 1,

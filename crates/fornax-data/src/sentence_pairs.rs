@@ -41,7 +41,8 @@ pub enum PairKind {
 /// an example: every token of a document of two tokens or more is in one chunk exactly. Shorter documents are skipped, not merged with
 /// their neighbours, since a pair that crosses the border of two documents would not follow.
 ///
-/// A chunk is cut in two at a random token (BERT's "sentences" are spans of text too). Half of the examples, on average, are labelled
+/// A chunk is cut in two before a random token, moved on to the next that begins a word if there is one in the chunk (BERT's
+/// "sentences" are spans of text too); a span of another document begins in the same way. Half of the examples, on average, are labelled
 /// 0: B follows A. The others are labelled 1: for [`PairKind::SentenceOrder`], A and B are swapped; for [`PairKind::NextSentence`], B is
 /// a random span of another document, which is drawn from all that are as long as the chunk's second part, so that lengths give nothing
 /// away; only where no other is so long, B is the longest other document as a whole. Cut, label and span are functions of
@@ -137,6 +138,7 @@ impl SentencePairs {
         let key = keyed(&[self.masking.seed(), PAIRS, epoch.unwrap_or(u64::MAX), example]);
         let (document, chunk) = self.chunk(example);
         let cut = chunk.start + 1 + below(keyed(&[key, CUT]), chunk.end - chunk.start - 1);
+        let cut = self.word_start(cut, chunk.end);
         let (first, second) = (chunk.start..cut, cut..chunk.end);
         if below(keyed(&[key, FOLLOWS]), 2) == 0 {
             return Pair { first, second, label: 0 };
@@ -163,8 +165,19 @@ impl SentencePairs {
         };
         let text = self.document(other);
         let length = wanted.min(text.end - text.start);
-        let start = text.start + below(keyed(&[key, OFFSET]), text.end - text.start - length + 1);
+        let last = text.end - length;
+        let start = self.word_start(text.start + below(keyed(&[key, OFFSET]), last - text.start + 1), last + 1);
         start..start + length
+    }
+
+    /// The first place from `at` on and before `end` whose token begins a word; `at` if there is none.
+    fn word_start(&self, at: u64, end: u64) -> u64 {
+        let mut id = [0];
+        let begins = |place: &u64| {
+            self.store.read(*place, &mut id);
+            !self.masking.continues_word(id[0])
+        };
+        (at..end).find(begins).unwrap_or(at)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use fornax_data::{Tokenizer, tokenizer::EncodedText};
+use fornax_data::{SpecialToken, Tokenizer, tokenizer::EncodedText};
 use fornax_models::{BertConfig, hf::LoadReport};
 use fornax_ops::AttentionMask;
 
@@ -24,6 +24,11 @@ impl Batch {
         let encoded = texts.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let seq_len = encoded.iter().map(|text| text.ids.len()).max().unwrap_or(0);
         Ok(Self { encoded, seq_len, pad: tokenizer.filler_id() as i32, has_types: sizes.reads_token_types() })
+    }
+
+    /// Texts of which the end is missing.
+    pub(crate) fn cut(&self) -> usize {
+        self.encoded.iter().filter(|text| text.truncated).count()
     }
 
     /// `[batch, seq]`
@@ -64,6 +69,13 @@ pub(crate) fn check_head(report: &LoadReport, folder: &Path, task: &'static str)
 
 /// Whether tokenizer and model belong together.
 pub(crate) fn check(tokenizer: &Tokenizer, sizes: &BertConfig) -> Result<(), PipelineError> {
-    let (tokens, vocab_size) = (tokenizer.vocab_size(), sizes.vocab_size);
-    if tokens > vocab_size { Err(PipelineError::Vocabulary { tokens, vocab_size }) } else { Ok(()) }
+    let pad = tokenizer.special_id(SpecialToken::Pad).ok();
+    sizes.check_tokenizer(tokenizer.vocab_size(), pad).map_err(|source| PipelineError::Tokenizer { source })
+}
+
+/// Says how many of the texts that were read were cut.
+pub(crate) fn warn_of_cuts(cut: usize, texts: usize, max_positions: usize) {
+    if cut > 0 {
+        tracing::warn!("{cut} of {texts} texts were cut to the {max_positions} tokens that the model reads");
+    }
 }

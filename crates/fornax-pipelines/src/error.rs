@@ -14,13 +14,11 @@ pub enum PipelineError {
     #[error("{0}")]
     Data(#[from] DataError),
 
-    /// A tokenizer has tokens that its model doesn't know.
-    #[error("the tokenizer has {tokens} tokens, the model knows {vocab_size}: they don't belong together")]
-    Vocabulary {
-        /// Of the tokenizer.
-        tokens: usize,
-        /// Of the model.
-        vocab_size: usize,
+    /// A tokenizer has tokens that its model doesn't know, or another padding token than it counts on.
+    #[error("model and tokenizer do not belong together: {source}")]
+    Tokenizer {
+        /// What does not fit.
+        source: ModelError,
     },
 
     /// A checkpoint lacks what its answers would come from.
@@ -48,7 +46,7 @@ pub enum PipelineError {
     },
 
     /// What the mask stands for was cut off.
-    #[error("{text:?}: its {mask} lies behind the {max_positions} tokens that the model reads")]
+    #[error("{text:?}: a {mask} of it lies behind the {max_positions} tokens that the model reads")]
     MaskCutOff {
         /// The beginning of the text.
         text: String,

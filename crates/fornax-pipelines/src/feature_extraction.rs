@@ -54,9 +54,10 @@ impl FeatureExtraction {
     pub fn run(&self, texts: &[Text<'_>]) -> Result<Vec<Vec<f32>>, PipelineError> {
         let device = self.model.token_embedding.weight.device();
         let sizes = self.model.config();
-        let mut vectors = Vec::with_capacity(texts.len());
+        let (mut vectors, mut cut) = (Vec::with_capacity(texts.len()), 0);
         for texts in texts.chunks(self.batch_size) {
             let batch = Batch::encode(&self.tokenizer, &sizes, texts)?;
+            cut += batch.cut();
             let mask = batch.mask(&device);
             let hidden =
                 self.model.forward(batch.input_ids(&device), batch.token_type_ids(&device), &mask, &self.context);
@@ -67,6 +68,7 @@ impl FeatureExtraction {
             let values: Vec<f32> = pooled.into_data().iter::<f32>().collect();
             vectors.extend(values.chunks(sizes.hidden_size).map(<[f32]>::to_vec));
         }
+        batch::warn_of_cuts(cut, texts.len(), sizes.max_positions);
         Ok(vectors)
     }
 }

@@ -80,25 +80,26 @@ impl FillMask {
     ///
     /// # Errors
     ///
-    /// [`PipelineError::NoMask`] for a text without a mask, [`PipelineError::MaskCutOff`] for one whose masks lie too far behind.
+    /// [`PipelineError::NoMask`] for a text without a mask, [`PipelineError::MaskCutOff`] for one with a mask that lies too far behind.
     pub fn run(&self, texts: &[&str], top_k: usize) -> Result<Vec<Vec<Vec<Guess>>>, PipelineError> {
-        let mut answers = Vec::with_capacity(texts.len());
+        let sizes = self.model.bert.config();
+        let (mut answers, mut cut) = (Vec::with_capacity(texts.len()), 0);
         for texts in texts.chunks(self.batch_size) {
-            answers.extend(self.batch(texts, top_k)?);
+            let pairs: Vec<_> = texts.iter().map(|&text| (text, None)).collect();
+            let batch = Batch::encode(&self.tokenizer, &sizes, &pairs)?;
+            cut += batch.cut();
+            answers.extend(self.fill(&batch, texts, top_k)?);
         }
+        batch::warn_of_cuts(cut, texts.len(), sizes.max_positions);
         Ok(answers)
     }
 
-    fn batch(&self, texts: &[&str], top_k: usize) -> Result<Vec<Vec<Vec<Guess>>>, PipelineError> {
-        let pairs: Vec<_> = texts.iter().map(|&text| (text, None)).collect();
-        let batch = Batch::encode(&self.tokenizer, &self.model.bert.config(), &pairs)?;
+    fn fill(&self, batch: &Batch, texts: &[&str], top_k: usize) -> Result<Vec<Vec<Vec<Guess>>>, PipelineError> {
         let mut masks = Vec::new();
         for (row, (encoded, text)) in batch.encoded.iter().zip(texts).enumerate() {
             let before = masks.len();
             masks.extend((0..encoded.ids.len()).filter(|&at| encoded.ids[at] == self.mask).map(|at| (row, at)));
-            if masks.len() == before {
-                return Err(self.no_mask(text, encoded.truncated));
-            }
+            self.check_masks(text, masks.len() - before, encoded.truncated)?;
         }
         let device = self.model.bert.token_embedding.weight.device();
         let positions: Vec<i32> = masks.iter().map(|&(row, at)| (row * batch.seq_len + at) as i32).collect();
@@ -126,13 +127,14 @@ impl FillMask {
         Ok(Guess { score, token, token_str: decode(&[token])?, sequence: decode(&ids)? })
     }
 
-    fn no_mask(&self, text: &str, truncated: bool) -> PipelineError {
+    /// Refuses a text of which `found` masks are read, if that is none or some were cut off.
+    fn check_masks(&self, text: &str, found: usize, truncated: bool) -> Result<(), PipelineError> {
         let mask = self.mask_token();
-        if truncated && text.contains(&mask) {
+        if truncated && text.matches(&mask).count() > found {
             let max_positions = self.model.bert.config().max_positions;
-            return PipelineError::MaskCutOff { text: text.chars().take(40).collect(), mask, max_positions };
+            return Err(PipelineError::MaskCutOff { text: text.chars().take(40).collect(), mask, max_positions });
         }
-        PipelineError::NoMask { text: text.to_owned(), mask }
+        if found == 0 { Err(PipelineError::NoMask { text: text.to_owned(), mask }) } else { Ok(()) }
     }
 }
 
@@ -204,7 +206,11 @@ mod tests {
         let message = |text: &str| pipeline.run(&["the [MASK]", text], 1).unwrap_err().to_string();
         assert_eq!(message("the cat"), "\"the cat\" has no [MASK]");
         let long = format!("{} [MASK]", "cat ".repeat(40));
-        assert!(message(&long).ends_with("its [MASK] lies behind the 16 tokens that the model reads"));
+        assert!(message(&long).ends_with("a [MASK] of it lies behind the 16 tokens that the model reads"));
+        assert!(
+            message(&format!("[MASK] {long}"))
+                .ends_with("a [MASK] of it lies behind the 16 tokens that the model reads")
+        );
     }
 
     #[test]

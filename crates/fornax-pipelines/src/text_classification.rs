@@ -64,9 +64,11 @@ impl TextClassification {
     pub fn run(&self, texts: &[Text<'_>]) -> Result<Vec<Vec<LabelScore>>, PipelineError> {
         let device = self.model.bert.token_embedding.weight.device();
         let classifier = self.model.classifier();
-        let mut answers = Vec::with_capacity(texts.len());
+        let sizes = self.model.bert.config();
+        let (mut answers, mut cut) = (Vec::with_capacity(texts.len()), 0);
         for texts in texts.chunks(self.batch_size) {
-            let batch = Batch::encode(&self.tokenizer, &self.model.bert.config(), texts)?;
+            let batch = Batch::encode(&self.tokenizer, &sizes, texts)?;
+            cut += batch.cut();
             let (input_ids, types) = (batch.input_ids(&device), batch.token_type_ids(&device));
             let logits = self.model.forward(input_ids, types, &batch.mask(&device), &self.context);
             let scores = if classifier.is_regression() { logits } else { softmax(logits, 1) };
@@ -78,6 +80,7 @@ impl TextClassification {
                 answers.push(row);
             }
         }
+        batch::warn_of_cuts(cut, texts.len(), sizes.max_positions);
         Ok(answers)
     }
 }

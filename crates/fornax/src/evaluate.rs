@@ -1,9 +1,11 @@
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
+use clap::builder::RangedU64ValueParser;
 use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, load, model_folder};
 use fornax_data::{
@@ -13,7 +15,7 @@ use fornax_data::{
 use fornax_models::hf::{self, LoadClassifier};
 use fornax_train::Scores;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Map, json};
+use serde::Serialize;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -23,12 +25,12 @@ pub(crate) struct Args {
     /// A task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
-    /// A key of glue's config, such as data.valid_files for your own tables; repeatable. data.max_len is by default that of the run
+    /// A key of [data] in glue's config, such as data.valid_files for your own tables; repeatable. data.max_len is by default that of the run
     /// that left the model
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Texts that are computed at once
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     batch_size: usize,
     /// Which device computes.
     #[arg(
@@ -45,6 +47,7 @@ pub(crate) struct Args {
 
 /// Scores the valid sets of the data, and those test sets that have labels: a line of JSON for each.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    check_overrides(args).usage()?;
     let mut overrides = args.overrides.clone();
     overrides.extend(args.task.as_ref().map(|task| format!("data.task={task}")));
     let folder = model_folder(&args.model);
@@ -67,6 +70,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())
         .with_context(|| format!("{}: model and tokenizer do not belong together", folder.display()))?;
     check_labels(&model.classifier().labels, &scored.kind).usage()?;
+    let given = overrides.iter().any(|text| key(text) == "data.max_len");
+    if given && data.max_len > sizes.max_positions {
+        let refuse = || bail!("data.max_len = {}: the model reads at most {}", data.max_len, sizes.max_positions);
+        refuse().usage()?;
+    }
     let mut out = std::io::stdout().lock();
     for set in &scored.sets {
         let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(sizes.max_positions))?;
@@ -75,13 +83,36 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let progress = |done| bar.set_position(done);
         let (metrics, scores) = glue::evaluate_set(&model, &batches, &scored.kind, args.precision, progress)?;
         bar.finish_and_clear();
-        let mut line =
-            Map::from_iter([("set".to_owned(), json!(set.name())), ("examples".to_owned(), json!(scores.count()))]);
-        line.extend(metrics.values.into_iter().map(|(name, value)| (name, json!(value))));
-        writeln!(out, "{}", serde_json::Value::Object(line))?;
+        let line = Line { set: set.name(), examples: scores.count(), metrics: metrics.values };
+        writeln!(out, "{}", serde_json::to_string(&line)?)?;
         if let (Scores::Classes(confusion), LabelKind::Classes(names)) = (&scores, &scored.kind) {
             tracing::info!("{}\n{}", set.name(), confusion.table(names));
         }
+    }
+    Ok(())
+}
+
+/// What is printed of a set.
+#[derive(Serialize)]
+struct Line<'a> {
+    set: &'a str,
+    examples: u64,
+    #[serde(flatten)]
+    metrics: BTreeMap<String, f64>,
+}
+
+/// The key of a `KEY=VALUE`.
+fn key(text: &str) -> &str {
+    text.split_once('=').map_or(text, |(key, _)| key).trim()
+}
+
+/// Refuses overrides that would change nothing.
+fn check_overrides(args: &Args) -> anyhow::Result<()> {
+    if let Some(other) = args.overrides.iter().find(|text| !key(text).starts_with("data.")) {
+        bail!("--set {other}: only keys of [data] matter in an evaluation");
+    }
+    if args.task.is_some() && args.overrides.iter().any(|text| key(text) == "data.task") {
+        bail!("--task and --set data.task name the task twice");
     }
     Ok(())
 }

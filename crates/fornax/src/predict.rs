@@ -9,6 +9,7 @@ use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, model_folder};
 use fornax_models::{Pooling, hf};
 use fornax_pipelines::{BATCH_SIZE, FeatureExtraction, FillMask, Text, TextClassification};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 #[derive(clap::Args, Debug)]
@@ -142,41 +143,96 @@ fn check_flags(args: &Args, task: Task) -> anyhow::Result<()> {
     }
 }
 
-/// Calls `answer` with some texts at a time and prints an object for each, the text in front.
+/// An answer as it is printed.
+#[derive(Serialize)]
+struct Line<'a> {
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text_pair: Option<&'a str>,
+    #[serde(flatten)]
+    answer: Value,
+}
+
+/// Calls `answer` with some texts at a time and prints an object for each, the text in front. What comes before a text that has no
+/// answer is printed.
 fn each_chunk(args: &Args, mut answer: impl FnMut(&[Text<'_>]) -> anyhow::Result<Vec<Value>>) -> anyhow::Result<()> {
-    let mut lines = lines(args)?;
+    let mut inputs = inputs(args)?;
     let mut out = std::io::stdout().lock();
     loop {
-        let chunk: Vec<String> = lines.by_ref().take(CHUNK).collect::<anyhow::Result<_>>()?;
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        let texts: Vec<Text<'_>> =
-            chunk.iter().map(|line| split(line, args.pairs)).collect::<anyhow::Result<_>>().usage()?;
-        for ((text, pair), answer) in texts.iter().zip(answer(&texts)?) {
-            let mut object = serde_json::Map::from_iter([("text".to_owned(), json!(text))]);
-            object.extend(pair.map(|pair| ("text_pair".to_owned(), json!(pair))));
-            if let Value::Object(answer) = answer {
-                object.extend(answer);
+        let (mut chunk, mut refused) = (Vec::with_capacity(CHUNK), None);
+        for input in inputs.by_ref().take(CHUNK) {
+            match input {
+                Ok(input) => chunk.push(input),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
             }
-            writeln!(out, "{}", Value::Object(object))?;
         }
-        out.flush()?;
+        if !chunk.is_empty() {
+            print_answers(&chunk, &mut answer, &mut out)?;
+            out.flush()?;
+        }
+        match refused {
+            Some(error) => return Err(error).usage(),
+            None if chunk.is_empty() => return Ok(()),
+            None => {}
+        }
     }
 }
 
-fn split(line: &str, pairs: bool) -> anyhow::Result<Text<'_>> {
-    match line.split_once('\t') {
-        Some((text, pair)) if pairs => Ok((text, Some(pair))),
-        None if pairs => bail!("--pairs: {line:?} has no tab between two texts"),
-        _ => Ok((line, None)),
+/// Where a text without an answer is among others, halves them until those before it are printed and its place is known.
+fn print_answers(
+    inputs: &[Input],
+    answer: &mut impl FnMut(&[Text<'_>]) -> anyhow::Result<Vec<Value>>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let texts: Vec<Text<'_>> = inputs.iter().map(|input| (input.text.as_str(), input.pair.as_deref())).collect();
+    match (answer(&texts), inputs) {
+        (Ok(answers), _) => {
+            for (&(text, text_pair), answer) in texts.iter().zip(answers) {
+                writeln!(out, "{}", serde_json::to_string(&Line { text, text_pair, answer })?)?;
+            }
+            Ok(())
+        }
+        (Err(error), [only]) => Err(error.context(only.place.clone())),
+        (Err(_), inputs) => {
+            let (first, second) = inputs.split_at(inputs.len() / 2);
+            print_answers(first, answer, out)?;
+            print_answers(second, answer, out)
+        }
+    }
+}
+
+/// A text or a pair, and where it stands.
+struct Input {
+    text: String,
+    pair: Option<String>,
+    place: String,
+}
+
+impl Input {
+    fn new(line: String, pairs: bool, place: String) -> anyhow::Result<Self> {
+        if !pairs {
+            return Ok(Self { text: line, pair: None, place });
+        }
+        match line.split_once('\t') {
+            Some((text, pair)) if !pair.contains('\t') => {
+                Ok(Self { text: text.to_owned(), pair: Some(pair.to_owned()), place })
+            }
+            Some(_) => bail!("{place}: --pairs: {line:?} has more than one tab"),
+            None => bail!("{place}: --pairs: {line:?} has no tab between two texts"),
+        }
     }
 }
 
 /// The texts in the order in which they were given.
-fn lines(args: &Args) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<String>>>> {
+fn inputs(args: &Args) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<Input>>>> {
+    let pairs = args.pairs;
     if !args.texts.is_empty() {
-        return Ok(Box::new(args.texts.clone().into_iter().map(Ok)));
+        let numbered = args.texts.clone().into_iter().enumerate();
+        let input = move |(number, line)| Input::new(line, pairs, format!("text {}", number + 1));
+        return Ok(Box::new(numbered.map(input)));
     }
     let (name, reader): (String, Box<dyn BufRead>) = match &args.file {
         Some(path) => {
@@ -190,7 +246,9 @@ fn lines(args: &Args) -> anyhow::Result<Box<dyn Iterator<Item = anyhow::Result<S
         }
         None => ("standard input".to_owned(), Box::new(std::io::stdin().lock())),
     };
-    let line =
-        move |(number, line): (usize, std::io::Result<String>)| line.with_context(|| format!("{name}:{}", number + 1));
-    Ok(Box::new(reader.lines().enumerate().map(line)))
+    let input = move |(number, line): (usize, std::io::Result<String>)| {
+        let place = format!("{name}:{}", number + 1);
+        Input::new(line.with_context(|| place.clone())?, pairs, place)
+    };
+    Ok(Box::new(reader.lines().enumerate().map(input)))
 }

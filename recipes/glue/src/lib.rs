@@ -140,17 +140,17 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     config.validate()?;
     let (_, opening) = start::resolve(config, &Options::default())?;
     let data = Data::open(&opening, None)?;
-    let (sets, none) = match split {
-        Split::Train => (std::slice::from_ref(data.train.as_ref()), "train"),
-        Split::Valid => (&data.valid[..], "valid"),
-        Split::Test => (&data.test[..], "test"),
+    let (sets, texts) = match split {
+        Split::Train => (std::slice::from_ref(data.train.as_ref()), std::slice::from_ref(&data.splits.train)),
+        Split::Valid => (&data.valid[..], &data.splits.valid[..]),
+        Split::Test => (&data.test[..], &data.splits.test[..]),
     };
-    anyhow::ensure!(!sets.is_empty(), "there is no {none} set");
-    for set in sets {
+    anyhow::ensure!(!sets.is_empty(), "there is no {split} set");
+    for (set, texts) in sets.iter().zip(texts) {
         // A training goes on into the next epoch, an evaluation has but one.
         let step = if split == Split::Train { step } else { step % set.steps_per_epoch() };
         for (index, batch) in set.micro_batches(step)?.iter().enumerate() {
-            writeln!(out, "{split}, step {step}, micro-batch {index}: {} rows", batch.batch)?;
+            writeln!(out, "{}, step {step}, micro-batch {index}: {} rows", texts.name(), batch.batch)?;
             let text = fornax_data::inspect::render_labelled(batch, &data.tokenizer, &data.splits.kind, rows);
             write!(out, "{text}")?;
         }
@@ -182,10 +182,12 @@ fn export(
 ///
 /// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
 pub fn execute(args: &Args) -> anyhow::Result<Ending> {
-    let loaded = args.run.load::<Config>(DEFAULT_CONFIG)?;
     match &args.seeds[..] {
-        [] => Ok(run(&loaded.config, &args.run.options())?.0),
-        seeds => seeds::run(seeds, &loaded.config, &args.run.options()),
+        [] => Ok(run(&args.run.load(DEFAULT_CONFIG)?.config, &args.run.options())?.0),
+        seeds => {
+            let begun = seeds::first_begun(seeds, args.run.run_dir.as_deref());
+            seeds::run(seeds, &args.run.load_of(begun.as_deref(), DEFAULT_CONFIG)?.config, &args.run.options())
+        }
     }
 }
 

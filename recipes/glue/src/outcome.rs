@@ -17,10 +17,7 @@ pub(crate) fn write(
     run: &mut Run<BertForSequenceClassification>,
 ) -> anyhow::Result<Option<String>> {
     let (_, scores) = evaluate_valid(learner, data, run)?;
-    let table = match (&scores, &data.splits.kind) {
-        (Scores::Classes(confusion), LabelKind::Classes(names)) => Some(confusion.table(names)),
-        _ => None,
-    };
+    let table = confusion(&data.splits.valid, &scores, &data.splits.kind);
     if let Some(table) = &table {
         write_atomic(&run.dir().join("confusion.txt"), format!("{table}\n").as_bytes())?;
     }
@@ -34,13 +31,29 @@ pub(crate) fn write(
     Ok(table)
 }
 
+/// The confusion matrix of each set, with the set's name above it where there are several; none for numbers.
+fn confusion(sets: &[LabelledSet], scores: &[Scores], kind: &LabelKind) -> Option<String> {
+    let tables: Vec<String> = sets
+        .iter()
+        .zip(scores)
+        .filter_map(|(set, scores)| match (scores, kind) {
+            (Scores::Classes(confusion), LabelKind::Classes(names)) if sets.len() > 1 => {
+                Some(format!("{}\n{}", set.name(), confusion.table(names)))
+            }
+            (Scores::Classes(confusion), LabelKind::Classes(names)) => Some(confusion.table(names)),
+            _ => None,
+        })
+        .collect();
+    (!tables.is_empty()).then(|| tables.join("\n\n"))
+}
+
 /// Loss and metrics over each valid set, those of a second one under names that end in that of the set (`accuracy_mismatched`), and
-/// the scores of the first.
+/// the scores of each.
 pub(crate) fn evaluate_valid(
     learner: &Learner<BertForSequenceClassification>,
     data: &Data,
     run: &Run<BertForSequenceClassification>,
-) -> Result<(Metrics, Scores), TrainError> {
+) -> Result<(Metrics, Vec<Scores>), TrainError> {
     let sets: Vec<_> = data.valid.iter().zip(&data.splits.valid).collect();
     evaluate(&sets, "valid", learner, data, run)
 }
@@ -52,16 +65,18 @@ fn evaluate(
     learner: &Learner<BertForSequenceClassification>,
     data: &Data,
     run: &Run<BertForSequenceClassification>,
-) -> Result<(Metrics, Scores), TrainError> {
+) -> Result<(Metrics, Vec<Scores>), TrainError> {
     let bar = run.eval_progress(sets.iter().map(|(batches, _)| batches.steps_per_epoch()).sum());
-    let (model, mut done, mut all) = (learner.valid(), 0, None);
+    let (model, mut done, mut all_scores) = (learner.valid(), 0, Vec::with_capacity(sets.len()));
+    let mut all: Option<Metrics> = None;
     for &(batches, set) in sets {
         let progress = |batches| bar.set_position(done + batches);
         let (metrics, scores) = evaluate_set(&model, batches, &data.splits.kind, learner.precision(), progress)?;
         done += batches.steps_per_epoch();
+        all_scores.push(scores);
         match &mut all {
-            None => all = Some((metrics, scores)),
-            Some((first, _)) => {
+            None => all = Some(metrics),
+            Some(first) => {
                 let suffix = set.name().trim_start_matches(split);
                 let renamed = metrics.values.into_iter().map(|(name, value)| (format!("{name}{suffix}"), value));
                 first.values.extend(renamed);
@@ -69,5 +84,6 @@ fn evaluate(
         }
     }
     bar.finish_and_clear();
-    all.ok_or(TrainError::EmptyEvaluation { batches: 0 })
+    let metrics = all.ok_or(TrainError::EmptyEvaluation { batches: 0 })?;
+    Ok((metrics, all_scores))
 }

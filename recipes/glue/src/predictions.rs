@@ -32,11 +32,15 @@ pub(crate) fn write(
         let task_set = info.and_then(|info| info.sets.iter().find(|known| known.name == set.name()));
         match (info, task_set) {
             // A part of an official file is no submission.
-            (Some(info), Some(known)) if known.rows == set.examples().len() => {
+            (Some(info), Some(known)) if known.rows == set.examples().len() && set.is_numbered() => {
                 write_submission(&folder, info, known, &predictions)?;
             }
             _ => {
-                write_predictions(&folder.join(format!("{}.tsv", set.name())), set.kind(), &predictions)?;
+                let path = folder.join(format!("{}.tsv", set.name()));
+                if task_set.is_some() {
+                    tracing::warn!("{} does not have the official numbers of examples: no submission", path.display());
+                }
+                write_predictions(&path, set.kind(), &predictions)?;
             }
         }
     }

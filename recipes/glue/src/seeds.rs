@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::bail;
@@ -21,6 +21,16 @@ struct Spread {
     values: Vec<f64>,
 }
 
+/// The folder of the first of these runs that was begun: all have its config, but for the seed.
+pub(crate) fn first_begun(seeds: &[u64], folder: Option<&Path>) -> Option<PathBuf> {
+    let folder = folder?;
+    seeds.iter().map(|&seed| of_seed(folder, seed)).find(|run| run.is_dir())
+}
+
+fn of_seed(folder: &Path, seed: u64) -> PathBuf {
+    folder.join(format!("seed-{seed}"))
+}
+
 /// Trains once for each seed, each into a folder of its own, and sums up what they reached on the valid set.
 pub(crate) fn run(seeds: &[u64], config: &Config, options: &Options) -> anyhow::Result<Ending> {
     let distinct: BTreeSet<&u64> = seeds.iter().collect();
@@ -36,7 +46,7 @@ pub(crate) fn run(seeds: &[u64], config: &Config, options: &Options) -> anyhow::
     for &seed in seeds {
         let mut config = config.clone();
         config.train.seed = seed;
-        let run_dir = folder.join(format!("seed-{seed}"));
+        let run_dir = of_seed(folder, seed);
         // What is there is continued, so that the command can be given again after an interruption.
         let resume = options.resume && run_dir.exists();
         tracing::info!("seed {seed}: {}", run_dir.display());

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::TableFormat;
 use super::example::{LabelKind, LabelledSet};
 use super::find::TaskFiles;
-use super::read::Table;
+use super::read::{Spelling, Table};
 use super::tasks::{Column, Columns, GlueTask, TaskInfo, TaskSet};
 use crate::dataset::Places;
 use crate::source::{Format, FoundFile, file_sha256, find_files, hash_parts, list_paths, refuse_shared};
@@ -19,7 +19,7 @@ pub struct LabelledConfig {
     /// hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<GlueTask>,
-    /// A folder that holds the files of the task, looked into before `$FORNAX_DATA` and the cache.
+    /// A folder that holds the files of the task. Default: the first of `$FORNAX_DATA` and the cache that has them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
     /// The user's own tables to learn from, instead of `task`. Relative to the working folder.
@@ -275,6 +275,7 @@ impl LabelledConfig {
                 secret,
                 incomplete_rows: false,
                 task: None,
+                spelling: Spelling::Any,
                 hub: None,
                 only: None,
             };
@@ -361,6 +362,7 @@ fn read_task_set(info: &TaskInfo, set: &TaskSet, files: &TaskFiles) -> Result<Op
         secret: set.split == Split::Test,
         incomplete_rows: info.incomplete_rows,
         task: Some(info.title),
+        spelling: if files.hub.is_some() { Spelling::Any } else { info.spelling() },
         hub: files.hub.as_ref(),
         only: found.listed.map(|listed_rows| (&listed, listed_rows)),
     };

@@ -42,13 +42,14 @@ impl LabelKind {
         }
     }
 
-    /// The label that `text` spells: the name of a class, or its number where no name is a number; or a finite number. `None`: it
-    /// spells none.
+    /// The label that `text` spells: the name of a class, or its number where no name is a number (`1` or, as tables with gaps have it,
+    /// `1.0`); or a finite number. `None`: it spells none.
     pub fn parse(&self, text: &str) -> Option<Label> {
         match self {
             Self::Score => text.parse().ok().filter(|score: &f32| score.is_finite()).map(Label::Score),
             Self::Classes(names) => {
-                let number = || text.parse().ok().filter(|class| *class < names.len() && !self.has_numbers());
+                let whole = text.strip_suffix(".0").unwrap_or(text);
+                let number = || whole.parse().ok().filter(|class| *class < names.len() && !self.has_numbers());
                 names.iter().position(|name| name == text).or_else(number).map(Label::Class)
             }
         }
@@ -113,6 +114,13 @@ impl LabelledSet {
         self.examples.iter().all(|example| example.label.is_some())
     }
 
+    /// Whether the indices of the examples are 0, 1, 2 and so on, in any order: what a submission to GLUE's server needs.
+    pub fn is_numbered(&self) -> bool {
+        let mut indices: Vec<u64> = self.examples.iter().map(|example| example.index).collect();
+        indices.sort_unstable();
+        indices.into_iter().eq(0..self.examples.len() as u64)
+    }
+
     /// A hash of the files and of how they are read, in hexadecimal; equal fingerprints mean equal examples.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -156,7 +164,8 @@ mod tests {
         let kind = classes(&["negative", "positive"]);
         assert_eq!(kind.parse("positive"), Some(Label::Class(1)));
         assert_eq!(kind.parse("0"), Some(Label::Class(0)));
-        assert_eq!(["2", "-1", "Positive", ""].map(|text| kind.parse(text)), [None; 4]);
+        assert_eq!(kind.parse("1.0"), Some(Label::Class(1)));
+        assert_eq!(["2", "-1", "0.5", "Positive", ""].map(|text| kind.parse(text)), [None; 5]);
         assert_eq!((kind.known(), kind.outputs()), ("negative (0), positive (1)".to_owned(), 2));
         // Digits that are names are never numbers of classes: 1 is the first class here, and there is no 0.
         let stars = classes(&["1", "2", "3"]);

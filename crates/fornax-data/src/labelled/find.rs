@@ -30,9 +30,9 @@ pub(super) struct TaskFiles {
 }
 
 impl TaskFiles {
-    /// Finds the folder that has what `purpose` needs: the given one, `$FORNAX_DATA/<name>/`, the cache, each also under the name that
-    /// the official archive has (`SST-2`); then the download, for a task that `datasets/` has. In each place the official files come
-    /// before those of the Hugging Face hub.
+    /// Finds the folder that has what `purpose` needs: the given one and no other; or `$FORNAX_DATA/<name>/`, the cache, then the
+    /// download, for a task that `datasets/` has. Each is also looked for under the name that the official archive has (`SST-2`), and
+    /// in each place the official files come before those of the Hugging Face hub.
     ///
     /// # Errors
     /// Files that are nowhere; the message says where they can be had. A shard that lacks.
@@ -43,7 +43,7 @@ impl TaskFiles {
             return Ok(found);
         }
         let mut reason = None;
-        if dataset::names().any(|name| name == info.name) {
+        if places.folder.is_none() && dataset::names().any(|name| name == info.name) {
             match dataset::get(info.name, places) {
                 Ok(_) => {}
                 Err(DataError::Download { reason: why, .. }) => reason = Some(why),
@@ -128,9 +128,11 @@ impl TaskFiles {
 /// The folders to look into, place by place, in this order.
 fn folders(info: &TaskInfo, places: &Places) -> Vec<Vec<PathBuf>> {
     let both = |parent: &Path| vec![parent.join(info.name), parent.join(info.title)];
-    let given = places.folder.iter().map(|folder| [vec![folder.clone()], both(folder)].concat());
+    if let Some(folder) = &places.folder {
+        return vec![[vec![folder.clone()], both(folder)].concat()];
+    }
     let cache = places.cache.as_ref().map(|cache| cache.join("datasets"));
-    given.chain(places.data.iter().chain(&cache).map(|parent| both(parent))).collect()
+    places.data.iter().chain(&cache).map(|parent| both(parent)).collect()
 }
 
 /// The files that are looked for, for messages.

@@ -26,10 +26,47 @@ pub(super) struct Table<'a> {
     pub(super) incomplete_rows: bool,
     /// The GLUE task that the file should belong to, for messages.
     pub(super) task: Option<&'static str>,
+    /// How its labels are spelled.
+    pub(super) spelling: Spelling,
     /// The form of the table, if the Hugging Face hub gave it to a GLUE task.
     pub(super) hub: Option<&'a HubTable>,
     /// Takes only rows whose second and third column are listed (`true`), or are not.
     pub(super) only: Option<(&'a HashSet<String>, bool)>,
+}
+
+/// How a table spells the names of classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// By names or by numbers.
+    Any,
+    /// By numbers: an official file of GLUE, whose classes have names only in the paper.
+    Digits,
+    /// By names: an official file of GLUE, whose classes have numbers only elsewhere, and in another order there.
+    Words,
+}
+
+impl Spelling {
+    fn allows(self, label: &str) -> bool {
+        let is_number = label.parse::<f64>().is_ok();
+        match self {
+            Self::Any => true,
+            Self::Digits => is_number,
+            Self::Words => !is_number,
+        }
+    }
+
+    /// What it allows, for messages.
+    fn known(self, labels: &LabelKind) -> String {
+        match (labels, self) {
+            (LabelKind::Score, _) => labels.known(),
+            (LabelKind::Classes(_), Self::Any) => format!("one of: {}", labels.known()),
+            (LabelKind::Classes(names), Self::Digits) => {
+                let numbered = names.iter().enumerate().map(|(class, name)| format!("{class} ({name})"));
+                format!("one of: {}", numbered.collect::<Vec<_>>().join(", "))
+            }
+            (LabelKind::Classes(names), Self::Words) => format!("one of: {}", names.join(", ")),
+        }
+    }
 }
 
 /// Places of the columns in a row.
@@ -202,11 +239,13 @@ impl Reading<'_> {
         let label = match spelled {
             None if secret => None,
             None => return Err(self.error(row.line, "there is no label".to_owned())),
-            Some(text) => match labels.parse(text) {
+            Some(text) => match labels.parse(text).filter(|_| self.table.spelling.allows(text)) {
                 // What Hugging Face's copies of GLUE have for the secret labels.
                 None if secret && text == "-1" => None,
                 None => {
-                    return Err(self.error(row.line, format!("the label is `{text}`, not {}", one_of(labels))));
+                    let known = self.table.spelling.known(labels);
+                    let message = format!("the label is `{text}`, not {known}{}", self.question());
+                    return Err(self.error(row.line, message));
                 }
                 known => known,
             },
@@ -244,6 +283,13 @@ impl Reading<'_> {
             Column::Name(wanted) => names.iter().position(|name| *name == wanted),
             Column::Number(number) => Some(number).filter(|number| *number < names.len()),
         };
+        for column in [Some(text), pair, Some(label)].into_iter().flatten() {
+            if let Column::Name(wanted) = column
+                && names.iter().filter(|name| **name == wanted).count() > 1
+            {
+                return Err(self.error(line, format!("the column `{wanted}` is there twice")));
+            }
+        }
         let needed = |column| find(column).ok_or_else(|| self.no_column(line, column, names));
         Ok(Places {
             width: names.len(),
@@ -279,13 +325,6 @@ impl Reading<'_> {
     fn csv_error(&self, error: &csv::Error) -> DataError {
         let line = error.position().map_or(0, csv::Position::line);
         self.error(line, error.to_string())
-    }
-}
-
-fn one_of(labels: &LabelKind) -> String {
-    match labels {
-        LabelKind::Classes(_) => format!("one of: {}", labels.known()),
-        LabelKind::Score => labels.known(),
     }
 }
 

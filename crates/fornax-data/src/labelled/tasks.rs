@@ -3,6 +3,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::example::LabelKind;
+use super::read::Spelling;
 use crate::Split;
 
 /// A task of GLUE (Wang et al., 2018), by the name that Hugging Face's `datasets` gives it.
@@ -138,6 +139,15 @@ impl TaskInfo {
                 LabelKind::Classes(names.iter().map(ToString::to_string).collect())
             }
             TaskLabels::Score(..) => LabelKind::Score,
+        }
+    }
+
+    /// How its official files spell labels.
+    pub(super) fn spelling(&self) -> Spelling {
+        match self.labels {
+            TaskLabels::Digits(_) => Spelling::Digits,
+            TaskLabels::Words(_) => Spelling::Words,
+            TaskLabels::Score(..) => Spelling::Any,
         }
     }
 }

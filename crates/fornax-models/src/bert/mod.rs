@@ -148,6 +148,10 @@ impl BertConfig {
         if self.vocab_size < tokens {
             return Err(validate::refuse("vocab_size", &self.vocab_size, format!("the tokenizer has {tokens} tokens")));
         }
+        if self.vocab_size > 2 * tokens.max(500) {
+            let vocab_size = self.vocab_size;
+            tracing::warn!("the tokenizer has {tokens} tokens, the model {vocab_size}: do they belong together?");
+        }
         match pad_token {
             Some(other) if self.family == BertFamily::Roberta && other != ROBERTA_PAD => {
                 let reason = format!(

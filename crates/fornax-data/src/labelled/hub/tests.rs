@@ -222,18 +222,14 @@ fn official_files_win_and_an_earlier_place_wins_over_a_later() {
         config.open_in(places.clone()).unwrap().train.examples()[0].text.clone()
     };
     let places = Places {
-        folder: Some(root.path().join("given")),
+        folder: None,
         data: Some(root.path().join("data")),
         cache: Some(root.path().join("cache")),
         patience: Patience::none(),
     };
-    for (folder, of_hub) in [
-        ("cache/datasets/rte", false),
-        ("data/rte/rte", true),
-        ("data/RTE", false),
-        ("given/rte", true),
-        ("given/RTE", false),
-    ] {
+    for (folder, of_hub) in
+        [("cache/datasets/rte", true), ("cache/datasets/RTE", false), ("data/rte/rte", true), ("data/RTE", false)]
+    {
         let (names, table) = match of_hub {
             true => (["train.csv", "validation.csv"], format!("sentence1,sentence2,label\n{folder},b,0\n")),
             false => (["train.tsv", "dev.tsv"], format!("sentence1\tsentence2\tlabel\n{folder}\tb\tentailment\n")),
@@ -243,9 +239,9 @@ fn official_files_win_and_an_earlier_place_wins_over_a_later() {
         }
         assert_eq!(of(&places), folder, "the files that were added last come first");
     }
-    write(&root.path().join("given/RTE"), "train.csv", "sentence1,sentence2,label\nof the hub,b,0\n");
-    write(&root.path().join("given/RTE"), "validation.csv", "sentence1,sentence2,label\nof the hub,b,0\n");
-    assert_eq!(of(&places), "given/RTE");
+    write(&root.path().join("data/RTE"), "train.csv", "sentence1,sentence2,label\nof the hub,b,0\n");
+    write(&root.path().join("data/RTE"), "validation.csv", "sentence1,sentence2,label\nof the hub,b,0\n");
+    assert_eq!(of(&places), "data/RTE");
 }
 
 #[test]
@@ -253,7 +249,10 @@ fn mistakes_name_file_row_and_column() {
     let folder = tempfile::tempdir().unwrap();
     let valid = "sentence,label,idx\nfine,1,0\n";
     for (train, message) in [
-        ("sentence,label,idx\nfine,2,0\n", "train.csv:2: the label is `2`, not one of: negative (0), positive (1)"),
+        (
+            "sentence,label,idx\nfine,2,0\n",
+            "train.csv:2: the label is `2`, not one of: negative (0), positive (1); is it a file of SST-2?",
+        ),
         ("sentence,label,idx\nfine,-1,0\n", "train.csv:2: there is no label"),
         ("sentence,label,idx\nfine,1,zero\n", "train.csv:2: `idx` is `zero`, not the number of an example"),
         (

@@ -4,7 +4,7 @@ use super::*;
 fn files_are_found_in_every_place_in_order() {
     let root = tempfile::tempdir().unwrap();
     let places = Places {
-        folder: Some(root.path().join("given")),
+        folder: None,
         data: Some(root.path().join("data")),
         cache: Some(root.path().join("cache")),
         patience: Patience::none(),
@@ -28,12 +28,12 @@ fn files_are_found_in_every_place_in_order() {
 
     // SST-2 has a descriptor: its download is tried, and here fails for want of a folder.
     let config_of_sst2 = LabelledConfig { task: Some(GlueTask::Sst2), ..LabelledConfig::default() };
-    let error = config_of_sst2.open_in(nowhere(&root.path().join("given"))).unwrap_err();
+    let error = config_of_sst2.open_in(Places { folder: None, ..nowhere(root.path()) }).unwrap_err();
     let why = "; the download failed: this user has no cache folder; set FORNAX_CACHE";
     assert!(error.to_string().ends_with(why), "{error}");
     assert!(error.hint().unwrap().contains("https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"));
 
-    for place in ["cache/datasets/rte", "cache/datasets/RTE", "data/RTE", "data/rte", "given/RTE", "given"] {
+    for place in ["cache/datasets/rte", "cache/datasets/RTE", "data/RTE", "data/rte"] {
         let folder = root.path().join(place);
         std::fs::create_dir_all(&folder).unwrap();
         let table = format!("index\tsentence1\tsentence2\tlabel\n0\t{place}\tb\tentailment\n");
@@ -50,6 +50,20 @@ fn files_are_found_in_every_place_in_order() {
         };
         assert_eq!(found, expected);
     }
+
+    // A folder that is named is the only place.
+    let given = Places { folder: Some(root.path().join("given")), ..places };
+    let error = config.open_in(given.clone()).unwrap_err().to_string();
+    assert!(error.contains("given") && !error.contains("data/RTE"), "{error}");
+    for place in ["given/RTE", "given"] {
+        let folder = root.path().join(place);
+        std::fs::create_dir_all(&folder).unwrap();
+        let table = format!("index\tsentence1\tsentence2\tlabel\n0\t{place}\tb\tentailment\n");
+        for name in ["train.tsv", "dev.tsv"] {
+            std::fs::write(folder.join(name), &table).unwrap();
+        }
+        assert_eq!(config.open_in(given.clone()).unwrap().train.examples()[0].text, place);
+    }
 }
 
 #[test]
@@ -65,13 +79,13 @@ fn bad_files_are_named_with_file_line_and_what_is_wrong() {
             GlueTask::Sst2,
             "dev.tsv",
             b"sentence\tlabel\nfine\t2\n",
-            "dev.tsv:2: the label is `2`, not one of: negative (0), positive (1)",
+            "dev.tsv:2: the label is `2`, not one of: 0 (negative), 1 (positive); is it a file of SST-2?",
         ),
         (
             GlueTask::Sst2,
             "dev.tsv",
             b"sentence\tlabel\r\n\r\nfine\t-1\r\n",
-            "dev.tsv:3: the label is `-1`, not one of: negative (0), positive (1)",
+            "dev.tsv:3: the label is `-1`, not one of: 0 (negative), 1 (positive); is it a file of SST-2?",
         ),
         (GlueTask::Sst2, "train.tsv", b"sentence\tlabel\nfine\t \n", "train.tsv:2: there is no label"),
         (
@@ -93,6 +107,24 @@ fn bad_files_are_named_with_file_line_and_what_is_wrong() {
             "train.tsv:1: there is no column `sentence1`; there is: sentence, label; is it a file of RTE?",
         ),
         (
+            GlueTask::Rte,
+            "train.tsv",
+            b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\t0\n",
+            "train.tsv:2: the label is `0`, not one of: entailment, not_entailment; is it a file of RTE?",
+        ),
+        (
+            GlueTask::Wnli,
+            "train.tsv",
+            b"index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n",
+            "train.tsv:2: the label is `entailment`, not one of: 0 (not_entailment), 1 (entailment); is it a file of WNLI?",
+        ),
+        (
+            GlueTask::Sst2,
+            "train.tsv",
+            b"sentence\tlabel\tlabel\nfine\t1\t0\n",
+            "train.tsv:1: the column `label` is there twice",
+        ),
+        (
             GlueTask::Cola,
             "train.tsv",
             VALID_SST2.as_bytes(),
@@ -102,7 +134,7 @@ fn bad_files_are_named_with_file_line_and_what_is_wrong() {
             GlueTask::Cola,
             "train.tsv",
             b"gj04\tyes\t\tA.\n",
-            "train.tsv:1: the label is `yes`, not one of: unacceptable (0), acceptable (1)",
+            "train.tsv:1: the label is `yes`, not one of: 0 (unacceptable), 1 (acceptable); is it a file of CoLA?",
         ),
         (GlueTask::Sst2, "train.tsv", b"", "no text in train.tsv: there is no example in it"),
         (GlueTask::Sst2, "train.tsv", b"sentence\tlabel\n\n", "no text in train.tsv: there is no example in it"),
@@ -113,7 +145,7 @@ fn bad_files_are_named_with_file_line_and_what_is_wrong() {
     let stsb = "index\tsentence1\tsentence2\tscore\n0\ta\tb\thigh\n";
     assert_eq!(
         task_error(GlueTask::Stsb, "train.tsv", stsb.as_bytes()),
-        "train.tsv:2: the label is `high`, not a number"
+        "train.tsv:2: the label is `high`, not a number; is it a file of STS-B?"
     );
 }
 
