@@ -292,6 +292,16 @@ pub enum DataError {
         /// Documents that it takes.
         needed: u64,
     },
+    /// A block has more hidden spans than there are tokens to stand for them.
+    #[error("a block of {block} tokens has {needed} hidden spans, but the tokenizer has {sentinels} sentinel tokens")]
+    TooFewSentinels {
+        /// Tokens of the block.
+        block: usize,
+        /// Hidden spans of it.
+        needed: usize,
+        /// Sentinels of the tokenizer.
+        sentinels: usize,
+    },
     /// A step takes more examples than there are.
     #[error(
         "one step takes {step} examples (micro_batch_size {micro_batch_size} x gradient_accumulation {gradient_accumulation}), \
@@ -372,6 +382,11 @@ impl DataError {
             Self::CorpusTooShort { .. } => Some("take more text or a smaller objective.seq_len".into()),
             Self::TooFewDocuments { .. } => Some(
                 "give the text as several documents (files, records), or take masked language modelling without sentence pairs"
+                    .into(),
+            ),
+            Self::TooFewSentinels { .. } => Some(
+                "lower objective.seq_len or objective.noise_density, raise objective.mean_span_length, or take a tokenizer with more \
+                 of <extra_id_0>, <extra_id_1>, ..."
                     .into(),
             ),
             Self::TooFewExamples { .. } => {
