@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::batch::{IGNORE_TARGET, TokenBatch};
 use crate::labelled::{LabelKind, LabelledBatch, Labels};
 use crate::masked_batch::MaskedBatch;
+use crate::seq2seq_batch::Seq2SeqBatch;
 use crate::tokenizer::{SpecialToken, Tokenizer};
 
 /// Writes the first `rows` rows of a batch as a table: position, id, piece, whether the position counts in the loss, and its target
@@ -96,6 +97,51 @@ pub fn render_labelled(batch: &LabelledBatch, tokenizer: &Tokenizer, kind: &Labe
     text
 }
 
+/// Writes the first `rows` rows of a batch of sources and targets as a table, the encoder's side on the left, the decoder's on the
+/// right: position, id and piece of the source; id and piece that the decoder reads, and those that it has to write next. Of the
+/// padding only the length is shown.
+pub fn render_seq2seq(batch: &Seq2SeqBatch, tokenizer: &Tokenizer, rows: usize) -> String {
+    let mut text = String::new();
+    for row in 0..batch.batch.min(rows) {
+        let source = &batch.input_ids[row * batch.source_len..][..batch.lengths[row] as usize];
+        let side = row * batch.target_len..(row + 1) * batch.target_len;
+        let pairs = batch.decoder_input_ids[side.clone()].iter().zip(&batch.targets[side]);
+        let (reads, writes): (Vec<i32>, Vec<i32>) = pairs.filter(|(_, target)| **target != IGNORE_TARGET).unzip();
+        let _ = writeln!(
+            text,
+            "row {row}, example {}: {} tokens of source, {} of padding; {} targets, {} of padding",
+            batch.examples[row],
+            source.len(),
+            batch.source_len - source.len(),
+            writes.len(),
+            batch.target_len - writes.len()
+        );
+        let [source, reads, writes] = [
+            column(tokenizer, source, "source"),
+            column(tokenizer, &reads, "decoder reads"),
+            column(tokenizer, &writes, "writes"),
+        ];
+        for line in 0..source.len().max(writes.len()) {
+            let position = if line == 0 { "pos".to_owned() } else { (line - 1).to_string() };
+            // A column is as wide as its first cell.
+            let cell =
+                |column: &[String]| column.get(line).cloned().unwrap_or_else(|| " ".repeat(column[0].chars().count()));
+            let arrow = if line < writes.len() { "->" } else { "" };
+            let line = format!("{position:>5} {} | {} {arrow} {}", cell(&source), cell(&reads), cell(&writes));
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+    }
+    text
+}
+
+/// A heading, and below it each id with its piece; all as wide as the widest.
+fn column(tokenizer: &Tokenizer, ids: &[i32], heading: &str) -> Vec<String> {
+    let mut cells = vec![format!("{:>7}  {heading}", "id")];
+    cells.extend(ids.iter().map(|&id| format!("{id:>7}  {}", piece(tokenizer, id))));
+    let width = cells.iter().map(|cell| cell.chars().count()).max().unwrap_or(0);
+    cells.into_iter().map(|cell| format!("{cell:<width$}")).collect()
+}
+
 /// Writes the table of one row, with a column (or several) of its own between the piece and the target: its heading, and what stands
 /// there for each position.
 fn write_table(
@@ -124,6 +170,10 @@ fn write_table(
 /// The text of a token in quotes; its name in the vocabulary where it is no text by itself (a part of a character).
 fn piece(tokenizer: &Tokenizer, id: i32) -> String {
     let id = id as u32;
+    // SentencePiece's spaces; decoded by itself, a piece would lose the one that it begins with.
+    if let Some(name) = tokenizer.id_to_token(id).filter(|name| name.starts_with('▁')) {
+        return format!("{:?}", name.replace('▁', " "));
+    }
     match tokenizer.decode(&[id], false) {
         Ok(text) if !text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER) => format!("{text:?}"),
         _ => tokenizer.id_to_token(id).unwrap_or_else(|| "(not in the vocabulary)".into()),
@@ -134,10 +184,14 @@ fn piece(tokenizer: &Tokenizer, id: i32) -> String {
 mod tests {
     use super::*;
     use crate::blocks::{Blocks, Tail};
+    use crate::denoising::Denoising;
+    use crate::denoising::tests::{T5, TEXT};
+    use crate::denoising_blocks::DenoisingBlocks;
     use crate::masked_batch::MaskedExamples;
     use crate::masked_blocks::MaskedBlocks;
     use crate::masking::{Masking, MaskingConfig};
     use crate::sentence_pairs::{PairKind, SentencePairs};
+    use crate::seq2seq_batch::Fill;
     use crate::store::tests::memory;
     use crate::store::{StoreOptions, TokenStore};
     use crate::tokenizer::{TokenizerConfig, TokenizerKind};
@@ -172,6 +226,33 @@ mod tests {
         let blocks = MaskedBlocks::new(store, masking, 24, Tail::Pad).unwrap();
         let last = blocks.example_count() - 1;
         insta::assert_snapshot!(render_masked(&blocks.batch(&[0, last], Some(0)), &tokenizer, 2));
+    }
+
+    /// Two blocks of a text, their noise that of `config`.
+    fn denoised(config: &str) -> String {
+        let (tokenizer, sentinels) = &*T5;
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            TokenStore::build_or_open(&memory(&[TEXT]), tokenizer, dir.path(), &StoreOptions::default()).unwrap();
+        let denoising = Denoising::new(&toml::from_str(config).unwrap(), tokenizer, sentinels.clone(), 3).unwrap();
+        let blocks =
+            DenoisingBlocks::new(store.into(), denoising, Fill { pad_id: 0, start_id: 0 }, Tail::Drop).unwrap();
+        render_seq2seq(&blocks.batch(&[0, 1], Some(0)).unwrap(), tokenizer, 2)
+    }
+
+    #[test]
+    fn span_corruption_shows_what_was_hidden() {
+        insta::assert_snapshot!(denoised("seq_len = 20\nnoise_density = 0.3"));
+    }
+
+    #[test]
+    fn prefix_language_modelling_shows_where_it_was_split() {
+        insta::assert_snapshot!(denoised("kind = \"prefix_lm\"\nseq_len = 16"));
+    }
+
+    #[test]
+    fn a_mixture_shows_its_modes() {
+        insta::assert_snapshot!(denoised("kind = \"ul2\"\nseq_len = 24"));
     }
 
     #[test]
