@@ -29,10 +29,11 @@ pub fn cache_folder() -> PathBuf {
 }
 
 /// Each folder of `datasets/`, compiled in so that a binary knows them wherever it runs. A new data set is one folder and one line.
-const REGISTRY: [(&str, &str); 4] = [
+const REGISTRY: [(&str, &str); 5] = [
     (EMBEDDED, include_str!("../../../../datasets/rust-crates/dataset.toml")),
     ("tinyshakespeare", include_str!("../../../../datasets/tinyshakespeare/dataset.toml")),
     ("sst2", include_str!("../../../../datasets/sst2/dataset.toml")),
+    ("multi30k", include_str!("../../../../datasets/multi30k/dataset.toml")),
     ("wikitext-2", include_str!("../../../../datasets/wikitext-2/dataset.toml")),
 ];
 

@@ -31,7 +31,10 @@ fn every_folder_of_datasets_is_registered_and_well_formed() {
 #[test]
 fn unknown_names_and_splits_are_refused() {
     let error = descriptor("tinyshakespear").unwrap_err().to_string();
-    assert_eq!(error, "unknown data set `tinyshakespear`; there is: rust-crates, tinyshakespeare, sst2, wikitext-2");
+    assert_eq!(
+        error,
+        "unknown data set `tinyshakespear`; there is: rust-crates, tinyshakespeare, sst2, multi30k, wikitext-2"
+    );
     let error = open("tinyshakespeare", Split::Test, Part::Code, &nowhere()).err().unwrap().to_string();
     assert_eq!(error, "data set `tinyshakespeare` has no split `test`");
 }
