@@ -1,3 +1,5 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::DataError;
 use crate::random::{below, keyed};
 use crate::sampler::Sampler;
@@ -157,6 +159,31 @@ impl BatchPlan for DrawnPlan {
     fn step(&self, step: u64) -> StepPlan {
         let examples = (0..self.size.examples()).map(|i| below(keyed(&[self.seed, step, i]), self.examples));
         StepPlan { epoch: step / self.steps_per_epoch, micro_batches: self.size.split(examples) }
+    }
+}
+
+/// Orders of the last epochs asked for, for plans that can't compute theirs place by place. Two are kept: workers of a loader are at the
+/// end of one epoch and the beginning of the next at the same time. What comes out never depends on what is kept.
+#[derive(Debug, Default)]
+pub(crate) struct EpochOrders {
+    kept: Mutex<Vec<(u64, Arc<Vec<u64>>)>>,
+}
+
+impl EpochOrders {
+    const KEPT: usize = 2;
+
+    /// The order of `epoch`, which `make` makes if it is not here.
+    pub(crate) fn get(&self, epoch: u64, make: impl FnOnce() -> Vec<u64>) -> Arc<Vec<u64>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, order)) = kept.iter().find(|(known, _)| *known == epoch) {
+            return order.clone();
+        }
+        let order = Arc::new(make());
+        if kept.len() == Self::KEPT {
+            kept.remove(0);
+        }
+        kept.push((epoch, order.clone()));
+        order
     }
 }
 

@@ -1,6 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
-
-use crate::plan::{BatchPlan, StepPlan, StepSize};
+use crate::plan::{BatchPlan, EpochOrders, StepPlan, StepSize};
 use crate::random::keyed;
 use crate::sampler::Sampler;
 use crate::{DataError, SequentialPlan};
@@ -8,9 +6,6 @@ use crate::{DataError, SequentialPlan};
 /// Steps among whose examples those of the same length are put together: enough that a step's lengths differ by little, few enough
 /// that most examples meet others each epoch. Hugging Face's `LengthGroupedSampler` takes 50.
 const WINDOW: usize = 64;
-
-/// Orders that are kept: workers of a loader are at the end of one epoch and the beginning of the next at the same time.
-const KEPT: usize = 2;
 
 /// Every example once an epoch, examples of about the same length together, in an order that is a function of (seed, epoch).
 ///
@@ -28,8 +23,7 @@ pub struct BucketPlan {
     size: StepSize,
     /// Steps a window; 0: nothing is sorted.
     window: usize,
-    /// The orders of the last epochs asked for. A step's examples never depend on what is here.
-    orders: Mutex<Vec<(u64, Arc<Vec<u64>>)>>,
+    orders: EpochOrders,
 }
 
 impl BucketPlan {
@@ -58,20 +52,7 @@ impl BucketPlan {
             let StepSize { micro_batch_size, gradient_accumulation } = size;
             return Err(DataError::TooFewExamples { examples, micro_batch_size, gradient_accumulation });
         }
-        Ok(Self { seed, sampler: Sampler::new(examples), lengths, size, window, orders: Mutex::default() })
-    }
-
-    fn order(&self, epoch: u64) -> Arc<Vec<u64>> {
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, order)) = orders.iter().find(|(kept, _)| *kept == epoch) {
-            return order.clone();
-        }
-        let order = Arc::new(self.arrange(epoch));
-        if orders.len() == KEPT {
-            orders.remove(0);
-        }
-        orders.push((epoch, order.clone()));
-        order
+        Ok(Self { seed, sampler: Sampler::new(examples), lengths, size, window, orders: EpochOrders::default() })
     }
 
     fn arrange(&self, epoch: u64) -> Vec<u64> {
@@ -105,7 +86,7 @@ impl BatchPlan for BucketPlan {
 
     fn step(&self, step: u64) -> StepPlan {
         let (epoch, step) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
-        let order = self.order(epoch);
+        let order = self.orders.get(epoch, || self.arrange(epoch));
         let first = step * self.size.examples();
         let end = first.saturating_add(self.size.examples()).min(self.sampler.len());
         let examples = order[first as usize..end as usize].iter().copied();
