@@ -39,6 +39,62 @@ pub enum DataError {
         /// What is wrong with it.
         message: String,
     },
+    /// There is no column or language of this name.
+    #[error("{place}: there is no column `{column}`; there is: {}", known.join(", "))]
+    UnknownColumn {
+        /// The file, with a line where one is concerned.
+        place: String,
+        /// The column asked for.
+        column: String,
+        /// All names.
+        known: Vec<String>,
+    },
+    /// Files that should be parallel are not equally long.
+    #[error("{first} has {first_lines} lines, {second} has {second_lines}", first = first.display(), second = second.display())]
+    UnequalLines {
+        /// A file.
+        first: PathBuf,
+        /// Its lines.
+        first_lines: u64,
+        /// The file that belongs to it.
+        second: PathBuf,
+        /// Its lines.
+        second_lines: u64,
+    },
+    /// A key of one of `[[tasks]]` with a value that makes no sense.
+    #[error("task `{task}`: `tasks.{key}` is {value}; expected {expected}")]
+    TaskValue {
+        /// The task.
+        task: String,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// There is no task of this name.
+    #[error("unknown task `{name}`; there is: {}", known.join(", "))]
+    UnknownTask {
+        /// The name asked for.
+        name: String,
+        /// All names.
+        known: Vec<String>,
+    },
+    /// A label of a task has no word.
+    #[error("{path}:{line}: task `{task}` has no word for the label `{label}`; it has words for: {known}", path = path.display())]
+    MissingWord {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// The task.
+        task: String,
+        /// The label.
+        label: String,
+        /// All labels that have a word.
+        known: String,
+    },
     /// A file is not as it was when it was opened.
     #[error("{path}: changed while it was in use: its text had {expected} bytes, now {found}", path = path.display())]
     FileChanged {
@@ -332,6 +388,13 @@ pub enum DataError {
     },
 }
 
+/// The name that `word` is most likely a misspelling of, if any is close.
+fn closest<'a>(word: &str, names: &'a [String]) -> Option<&'a str> {
+    let near =
+        names.iter().map(|name| (strsim::jaro_winkler(word, name), name)).filter(|(likeness, _)| *likeness > 0.8);
+    near.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name.as_str())
+}
+
 /// `name: ` in front of a message, or nothing.
 fn prefix(document: &str) -> String {
     if document.is_empty() { String::new() } else { format!("{document}: ") }
@@ -348,6 +411,15 @@ impl DataError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotUtf8 { .. } => Some("convert the file to UTF-8, for instance with iconv".into()),
+            Self::UnknownColumn { column: name, known, .. } | Self::UnknownTask { name, known } => {
+                closest(name, known).map(|name| format!("did you mean `{name}`?"))
+            }
+            Self::UnequalLines { .. } => Some(
+                "line i of one file belongs to line i of the other; a line end inside a sentence moves all that follow".into(),
+            ),
+            Self::MissingWord { label, .. } => {
+                Some(format!("give it one: in tasks.words, as `\"{label}\" = \"WORD\"`; or correct the file"))
+            }
             Self::Checksum { path, .. } | Self::LineCount { path, .. } => Some(format!(
                 "the file was changed or is another version; move {} away to have it downloaded again",
                 path.display()

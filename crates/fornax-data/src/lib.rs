@@ -15,6 +15,7 @@ mod loader;
 mod masked_batch;
 mod masked_blocks;
 mod masking;
+pub mod pairs;
 mod plan;
 mod prefix_lm;
 mod progress;

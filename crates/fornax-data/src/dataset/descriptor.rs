@@ -177,7 +177,7 @@ impl Descriptor {
     }
 
     /// The file of this name, by itself or in an archive; `dataset` is for the message.
-    pub(super) fn entry(&self, dataset: &str, file: &str) -> Result<Entry<'_>, DataError> {
+    pub(crate) fn entry(&self, dataset: &str, file: &str) -> Result<Entry<'_>, DataError> {
         self.entries().find(|entry| entry.name() == file).ok_or_else(|| DataError::Descriptor {
             name: dataset.into(),
             message: format!("a split names `{file}`, which is neither under [[files]] nor in one of [[archives]]"),

@@ -27,4 +27,6 @@ pub use submission::{write_predictions, write_submission};
 pub use tasks::{Column, Columns, GlueTask, TaskInfo, TaskLabels, TaskSet};
 
 #[cfg(test)]
+pub(crate) use hub::tests as parquet_files;
+#[cfg(test)]
 mod tests;

@@ -51,18 +51,26 @@ pub fn find_files(paths: &[PathBuf], format: Format, extensions: &[String]) -> R
 
 /// Refuses a file that is both learned from and evaluated on, by whatever path it was reached.
 pub(crate) fn refuse_shared(train: &[FoundFile], valid: &[FoundFile]) -> Result<(), DataError> {
-    let real = |file: &FoundFile| std::fs::canonicalize(&file.path).map_err(DataError::io(&file.path));
-    let learned: HashSet<PathBuf> = train.iter().map(real).collect::<Result<_, _>>()?;
-    for file in valid {
-        if learned.contains(&real(file)?) {
-            return Err(DataError::ConfigValue {
-                key: "data.valid_files",
-                value: file.path.display().to_string(),
-                expected: "a file that is not in `data.files` too".into(),
-            });
-        }
-    }
-    Ok(())
+    let [train, valid] = [train, valid].map(|files| files.iter().map(|file| file.path.as_path()));
+    refuse_shared_paths(train, valid, ["data.files", "data.valid_files"])
+}
+
+/// As [`refuse_shared`], of bare paths under these keys.
+pub(crate) fn refuse_shared_paths<'a>(
+    train: impl Iterator<Item = &'a Path>,
+    mut valid: impl Iterator<Item = &'a Path>,
+    keys: [&'static str; 2],
+) -> Result<(), DataError> {
+    let real = |path: &Path| std::fs::canonicalize(path).map_err(DataError::io(path));
+    let learned: HashSet<PathBuf> = train.map(real).collect::<Result<_, _>>()?;
+    valid.try_for_each(|path| match learned.contains(&real(path)?) {
+        true => Err(DataError::ConfigValue {
+            key: keys[1],
+            value: path.display().to_string(),
+            expected: format!("a file that is not in `{}` too", keys[0]),
+        }),
+        false => Ok(()),
+    })
 }
 
 fn walk(root: &Path, wanted: &[String], found: &mut Vec<FoundFile>) -> Result<(), DataError> {

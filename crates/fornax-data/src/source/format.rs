@@ -48,7 +48,7 @@ impl Format {
 }
 
 /// The extension in lower case, looking through `.gz`: `jsonl` for `a.JSONL.gz`.
-pub(super) fn extension(path: &Path) -> String {
+pub(crate) fn extension(path: &Path) -> String {
     let lower = |path: &Path| path.extension().map(|it| it.to_string_lossy().to_lowercase()).unwrap_or_default();
     match lower(path).as_str() {
         "gz" => path.file_stem().map(|stem| lower(Path::new(stem))).unwrap_or_default(),

@@ -13,6 +13,7 @@
 mod files;
 mod format;
 mod records;
+mod rows;
 mod rust_crates;
 mod split;
 mod text;
@@ -31,7 +32,9 @@ pub use split::{Split, Splits, split};
 pub use text_files::TextFiles;
 pub use texts::Texts;
 
-pub(crate) use files::{list as list_paths, refuse_shared};
+pub(crate) use files::{list as list_paths, refuse_shared, refuse_shared_paths};
+pub(crate) use format::extension;
+pub(crate) use rows::{TextRow, TextRows, WantedColumns};
 pub(crate) use text::{file_sha256, hash_parts, read_text};
 
 /// One text with a name for messages.

@@ -12,14 +12,14 @@ use crate::dataset::{Patience, Places};
 use crate::labelled::{Label, LabelKind, LabelledConfig, LabelledSet, LabelledSplits};
 
 /// A column of a Parquet file.
-pub(in crate::labelled) enum Values<'a> {
+pub(crate) enum Values<'a> {
     Texts(&'a [&'a str]),
     Integers(&'a [i64]),
     Floats(&'a [f32]),
 }
 
 /// Writes a Parquet file as the hub has them: packed with Snappy, every value optional.
-pub(in crate::labelled) fn write_parquet(path: &Path, columns: &[(&str, Values<'_>)]) {
+pub(crate) fn write_parquet(path: &Path, columns: &[(&str, Values<'_>)]) {
     let fields = columns.iter().map(|(name, values)| match values {
         Values::Texts(_) => format!("optional binary {name} (STRING);"),
         Values::Integers(_) => format!("optional int64 {name};"),

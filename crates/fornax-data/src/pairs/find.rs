@@ -1,0 +1,88 @@
+//! Where pairs of texts come from: files of the user's own, or a data set.
+
+use std::path::PathBuf;
+
+use crate::dataset::{self, Places};
+use crate::labelled::TableFormat;
+use crate::source::{Format, TextRows, extension, find_files};
+use crate::{DataError, Split};
+
+/// The user's own files: tables if `format` or all names say so, else parallel files whose extensions name their columns. `wrong` makes
+/// an error out of a value and what is expected of it.
+pub(crate) fn rows_of_files(
+    paths: &[PathBuf],
+    format: Option<TableFormat>,
+    wrong: impl Fn(String, &str) -> DataError,
+) -> Result<TextRows, DataError> {
+    let found = find_files(paths, Format::Text, &[])?;
+    let paths: Vec<PathBuf> = found.into_iter().map(|file| file.path).collect();
+    if let Some(format) = format {
+        return Ok(TextRows::tables(paths, format));
+    }
+    let formats: Vec<Option<TableFormat>> = paths.iter().map(|path| TableFormat::of(path)).collect();
+    match formats.first() {
+        Some(Some(first)) if formats.iter().all(|format| *format == Some(*first)) => {
+            Ok(TextRows::tables(paths, *first))
+        }
+        Some(None) if formats.iter().all(Option::is_none) => TextRows::by_extension(&paths).ok_or_else(|| {
+            let names: Vec<String> = paths.iter().map(|path| extension(path)).collect();
+            let expected = "as many files of one extension as of the other, as [\"train.de\", \"train.en\"]";
+            wrong(format!("files with the extensions {}", names.join(", ")), expected)
+        }),
+        _ => Err(wrong(
+            "a mix of formats, judging by the names".into(),
+            "tsv, csv, jsonl or parquet files, all of one format, or parallel files such as train.de and train.en",
+        )),
+    }
+}
+
+/// One split of a data set: a table, or parallel files whose extensions name the languages, of which only those in `columns` are
+/// fetched. `None`: the data set has no such split.
+pub(crate) fn rows_of_data_set(
+    name: &str,
+    split: Split,
+    columns: &[String],
+    places: &Places,
+) -> Result<Option<TextRows>, DataError> {
+    let descriptor = dataset::descriptor(name)?;
+    let names = match split {
+        Split::Train => &descriptor.splits.train,
+        Split::Valid => &descriptor.splits.valid,
+        Split::Test => &descriptor.splits.test,
+    };
+    let fetch = |file: &String| places.get_entry(name, descriptor.entry(name, file)?);
+    let unusable = |message: &str| DataError::Descriptor { name: name.into(), message: message.into() };
+    let format = match descriptor.format {
+        Format::Tsv => Some(TableFormat::Tsv),
+        Format::Csv => Some(TableFormat::Csv),
+        Format::Jsonl => Some(TableFormat::Jsonl),
+        Format::Lines => None,
+        Format::Text | Format::Paragraphs => {
+            return Err(unusable(
+                "its texts have no columns, so there are no pairs in it; `fornax data list` shows all data sets",
+            ));
+        }
+    };
+    if names.is_empty() {
+        return Ok(None);
+    }
+    if let Some(format) = format {
+        return Ok(Some(TextRows::tables(names.iter().map(fetch).collect::<Result<_, _>>()?, format)));
+    }
+    let mut languages: Vec<String> = names.iter().map(|file| extension(file.as_ref())).collect();
+    if let Some(unknown) = columns.iter().find(|column| !languages.contains(column)) {
+        languages.sort_unstable();
+        languages.dedup();
+        let place = format!("{split} of the data set `{name}`");
+        return Err(DataError::UnknownColumn { place, column: unknown.clone(), known: languages });
+    }
+    let of_column = |column: &String| {
+        let files =
+            names.iter().zip(&languages).filter(|(_, language)| *language == column).map(|(file, _)| fetch(file));
+        Ok((column.clone(), files.collect::<Result<Vec<_>, DataError>>()?))
+    };
+    let found = columns.iter().map(of_column).collect::<Result<Vec<_>, DataError>>()?;
+    TextRows::parallel(&found)
+        .map(Some)
+        .ok_or_else(|| unusable("a split has more files of one language than of another"))
+}

@@ -1,0 +1,328 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn_dataset::Dataset;
+
+use super::*;
+use crate::dataset::{Patience, Places};
+use crate::loader::{BatchSource, Loader, LoaderOptions};
+use crate::store::tests::memory;
+use crate::{DataError, Fill, IGNORE_TARGET, StepSize, Tokenizer, TokenizerConfig, TokenizerKind};
+
+pub(crate) const FILL: Fill = Fill { pad_id: 0, start_id: 7 };
+
+pub(crate) fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    folder
+}
+
+/// Bytes as tokens; 256 ends a text.
+pub(crate) fn bytes() -> Tokenizer {
+    let config = TokenizerConfig { kind: TokenizerKind::Byte, end_of_text: Some(true), ..TokenizerConfig::default() };
+    Tokenizer::train(&config, &memory(&["a"])).unwrap()
+}
+
+/// The config's text with `DIR` for the folder; the error's text without it.
+fn open(files: &[(&str, &str)], config: &str) -> Result<PairSplits, String> {
+    let folder = folder_with(files);
+    let dir = folder.path().display().to_string();
+    let config: PairConfig = toml::from_str(&config.replace("DIR", &dir)).unwrap();
+    let places = Places { data: Some(folder.path().into()), patience: Patience::none(), ..Places::default() };
+    config.open_in(places).map_err(|error| {
+        error.to_string().replace(&format!("{dir}{}", std::path::MAIN_SEPARATOR), "").replace(&dir, "DIR")
+    })
+}
+
+fn texts(pairs: &TextPairs) -> Vec<(&str, &str)> {
+    pairs.pairs().iter().map(|pair| (pair.source.as_str(), pair.target.as_str())).collect()
+}
+
+const PARALLEL: &str = "train = { source = ['DIR/a', 'DIR/b'], target = ['DIR/c', 'DIR/d'] }\n\
+                        valid = { source = ['DIR/e'], target = ['DIR/f'] }\n";
+
+#[test]
+fn parallel_files_of_any_names_give_pairs_without_blank_ones() {
+    let files = [
+        ("a", " Eins \n\nZwei\nDrei"),
+        ("b", "VIER\n"),
+        ("c", "One\ntwo\n \nThree"),
+        ("d", "Four\n"),
+        ("e", "x\n"),
+        ("f", "Y\n"),
+    ];
+    let splits = open(&files, PARALLEL).unwrap();
+    assert_eq!(texts(&splits.train), [("Eins", "One"), ("Drei", "Three"), ("VIER", "Four")]);
+    assert_eq!((splits.train.dropped(), splits.train.len(), splits.train.reference(2)), (2, 3, "Four"));
+    assert_eq!(texts(&splits.valid), [("x", "Y")]);
+    assert!(splits.test.is_none());
+    let lower = open(&files, &format!("{PARALLEL}lowercase = true")).unwrap();
+    assert_eq!(texts(&lower.train), [("eins", "one"), ("drei", "three"), ("vier", "four")]);
+    assert_ne!(lower.train.fingerprint(), splits.train.fingerprint());
+    let described = splits.train.describe();
+    assert!(described.starts_with("train of ") && described.ends_with(": 3 pairs"), "{described}");
+}
+
+#[test]
+fn what_is_measured_on_has_no_blank_side() {
+    let files = [("a", "x\n"), ("b", "x\n"), ("c", "x\n"), ("d", "x\n"), ("e", "x\ny\n"), ("f", "x\n \n")];
+    assert_eq!(open(&files, PARALLEL).unwrap_err(), "f:2: the target is blank; valid needs both sides of each pair");
+    let swapped = PARALLEL.replace("['DIR/e'], target = ['DIR/f']", "['DIR/f'], target = ['DIR/e']");
+    assert_eq!(open(&files, &swapped).unwrap_err(), "f:2: the source is blank; valid needs both sides of each pair");
+    let blank = [("a", "x\n"), ("b", "x\n"), ("c", "\n"), ("d", " \n"), ("e", "x\n"), ("f", "x\n")];
+    assert_eq!(
+        open(&blank, PARALLEL).unwrap_err(),
+        "no text in a, DIR/c, DIR/b, DIR/d: no pair has a text on both sides".replace("DIR/", "")
+    );
+}
+
+#[test]
+fn tables_and_files_of_languages_are_pairs_too() {
+    let tsv = "en\tid\tde\none\t1\teins\n";
+    let config =
+        "files = ['DIR/a.tsv']\nvalid_files = ['DIR/b.tsv']\ntest_files = ['DIR/a.tsv']\nsource = 'de'\ntarget = 'en'";
+    let splits = open(&[("a.tsv", tsv), ("b.tsv", tsv)], config).unwrap();
+    assert_eq!((texts(&splits.train), texts(&splits.test.unwrap())), (vec![("eins", "one")], vec![("eins", "one")]));
+    let config =
+        "files = ['DIR/a.en', 'DIR/a.de']\nvalid_files = ['DIR/b.de', 'DIR/b.en']\nsource = 'de'\ntarget = 'en'";
+    let files = [("a.en", "one"), ("a.de", "eins"), ("b.en", "two"), ("b.de", "zwei")];
+    let splits = open(&files, config).unwrap();
+    assert_eq!((texts(&splits.train), texts(&splits.valid)), (vec![("eins", "one")], vec![("zwei", "two")]));
+    let swapped = open(&files, &config.replace("'de'\n", "'en'\n").replace("target = 'en'", "target = 'de'")).unwrap();
+    assert_eq!(texts(&swapped.valid), [("two", "zwei")]);
+}
+
+#[test]
+fn bad_files_and_keys_are_named() {
+    let files = [("a", "1\n2\n"), ("b", "1\n"), ("c", "1\n2\n"), ("d", "1\n"), ("e", "1\n"), ("f", "1\n2\n")];
+    for (config, message) in [
+        (PARALLEL, "e has 1 lines, f has 2"),
+        (
+            "train = { source = ['DIR/a', 'DIR/b'], target = ['DIR/c'] }",
+            "`data.train` is 2 source and 1 target files; expected one target file for each source file",
+        ),
+        (
+            "train = { source = ['DIR/a'], target = ['DIR/c'] }",
+            "`data.valid` is not set; expected the files to evaluate on, which data.train needs beside it",
+        ),
+        (
+            "train = { source = ['DIR/a'], target = ['DIR/c'] }\nvalid = { source = ['DIR/a'], target = ['DIR/f'] }",
+            "`data.valid` is a; expected a file that is not in `data.train` too",
+        ),
+        ("", "`data.name` is not set; expected a data set with pairs, as \"multi30k\", or data.files, or data.train"),
+        ("files = ['DIR/a.de', 'DIR/a.en']", "DIR/a.de: "),
+        (
+            "name = 'multi30k'\nformat = 'tsv'",
+            "`data.format` and `data.name = \"multi30k\"` can't both be set: a named data set has its own files",
+        ),
+        (
+            "name = 'multi30k'\ntrain = { source = ['a'] }",
+            "`data.train` and `data.name = \"multi30k\"` can't both be set: a named data set has its own files",
+        ),
+        (
+            "files = ['a']\nvalid = { source = ['a'] }",
+            "`data.files` and `data.valid` can't both be set: either names the files",
+        ),
+        (
+            "folder = 'x'\nfiles = ['a']",
+            "`data.folder` is x; expected data.name beside it, for the folder belongs to a data set",
+        ),
+        (
+            "source = 'en'\ntarget = 'en'",
+            "`data.source` and `data.target` can't both be set: both name the same column or language",
+        ),
+        (
+            "name = 'multi30k'\nsource = 'de'\ntarget = 'eng'",
+            "train of the data set `multi30k`: there is no column `eng`; there is: de, en, fr",
+        ),
+        (
+            "name = 'multi30k'\ntokens_per_batch = 9\ngroup_by_length = false",
+            "`data.tokens_per_batch` and `data.group_by_length = false` can't both be set: batches of so many tokens are always of pairs of \
+             about the same length",
+        ),
+        (
+            "name = 'tinyshakespeare'",
+            "datasets/tinyshakespeare/dataset.toml: its texts have no columns, so there are no pairs in it; `fornax data list` shows all data sets",
+        ),
+        (
+            "name = 'multi40k'",
+            "unknown data set `multi40k`; there is: rust-crates, tinyshakespeare, sst2, multi30k, wikitext-2",
+        ),
+    ] {
+        let error = open(&files, config).unwrap_err();
+        assert!(error.starts_with(&message.replace("DIR/", "")), "{config}: {error}");
+    }
+    let config: PairConfig =
+        toml::from_str("name = 'multi30k'\nsource = 'de'\ntarget = 'en'\ntokens_per_batch = 4096").unwrap();
+    assert_eq!(toml::from_str::<PairConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+    assert!(toml::from_str::<PairConfig>("train = { sources = [] }").is_err());
+}
+
+#[test]
+fn hints_say_what_to_do() {
+    let unknown = DataError::UnknownColumn {
+        place: "a".into(),
+        column: "sentense".into(),
+        known: vec!["label".into(), "sentence".into()],
+    };
+    assert_eq!(unknown.hint().as_deref(), Some("did you mean `sentence`?"));
+    let nothing_near = DataError::UnknownTask { name: "zzz".into(), known: vec!["sst2".into()] };
+    assert_eq!(nothing_near.hint(), None);
+}
+
+/// Pairs of so many a's and b's.
+fn pairs_of(lengths: &[(usize, usize)]) -> TextPairs {
+    let column = |letter: &str, length: fn(&(usize, usize)) -> usize| {
+        lengths.iter().map(|pair| letter.repeat(length(pair)) + "\n").collect::<String>()
+    };
+    let (source, target) = (column("a", |pair| pair.0), column("b", |pair| pair.1));
+    let files =
+        [("a", source.as_str()), ("b", "a\n"), ("c", target.as_str()), ("d", "b\n"), ("e", "x\n"), ("f", "y\n")];
+    open(&files, &PARALLEL.replace(", 'DIR/b'", "").replace(", 'DIR/d'", "")).unwrap().train
+}
+
+fn encode(lengths: &[(usize, usize)], max_source_len: usize, max_target_len: usize) -> Arc<PairSet> {
+    let tokenizer = bytes();
+    let encoder = PairEncoder { source: &tokenizer, target: &tokenizer, max_source_len, max_target_len, fill: FILL };
+    Arc::new(encoder.encode(&pairs_of(lengths)).unwrap())
+}
+
+#[test]
+fn sides_have_their_own_tokenizers_ends_and_limits() {
+    let letters = TokenizerConfig { kind: TokenizerKind::Char, end_of_text: Some(true), ..TokenizerConfig::default() };
+    let letters = Tokenizer::train(&letters, &memory(&["ab"])).unwrap();
+    let (id_b, end) = (letters.token_to_id("b").unwrap() as i32, letters.end_of_text_id().unwrap() as i32);
+    let source = bytes();
+    let encoder = PairEncoder { source: &source, target: &letters, max_source_len: 4, max_target_len: 3, fill: FILL };
+    let set = encoder.encode(&pairs_of(&[(3, 1), (4, 2), (1, 3)])).unwrap();
+    // With its end, a source of three has room, one of four has not; so with two and three on the other side.
+    assert_eq!(set.lengths(), [(4, 2), (4, 3), (2, 3)]);
+    assert_eq!((set.truncated().sources, set.truncated().targets), (1, 1));
+    assert_eq!((set.len(), set.tokens()), (3, (10, 8)));
+    let batch = set.batch(&[2, 0]);
+    assert_eq!(batch.input_ids, [97, 256, 0, 0, 97, 97, 97, 256]);
+    assert_eq!(batch.lengths, [2, 4]);
+    assert_eq!(batch.decoder_input_ids, [7, id_b, id_b, 7, id_b, 0]);
+    assert_eq!(batch.targets, [id_b, id_b, end, id_b, end, IGNORE_TARGET]);
+    assert_eq!(batch.examples, [2, 0]);
+
+    let error = PairEncoder { max_target_len: 1, ..encoder }.encode(&pairs_of(&[(1, 1)])).unwrap_err().to_string();
+    assert_eq!(error, "`data.max_target_len` is 1; expected at least 2: a token and the end");
+    let endless = TokenizerConfig { kind: TokenizerKind::Byte, end_of_text: Some(false), ..TokenizerConfig::default() };
+    let endless = Tokenizer::train(&endless, &memory(&["a"])).unwrap();
+    let error = PairEncoder { source: &endless, ..encoder }.encode(&pairs_of(&[(1, 1)])).unwrap_err();
+    assert!(matches!(error, DataError::NoSeparator), "{error}");
+    let other = PairEncoder { source: &letters, target: &letters, ..encoder };
+    let files = [("a", "a\nax\n"), ("b", ""), ("c", "a\nb\n"), ("d", ""), ("e", "x\n"), ("f", "y\n")];
+    let unknown = open(&files, &PARALLEL.replace(", 'DIR/b'", "").replace(", 'DIR/d'", "")).unwrap().train;
+    let error = other.encode(&unknown).unwrap_err().to_string();
+    assert_eq!(error, "train, pair 1: the character 'x' (U+0078) is not in the tokenizer's vocabulary");
+}
+
+fn odd_lengths(pairs: usize) -> Vec<(usize, usize)> {
+    (0..pairs).map(|i| (1 + i * 7 % 30, 1 + i * 5 % 23)).collect()
+}
+
+#[test]
+fn training_visits_each_pair_once_an_epoch_and_resumes_anywhere() {
+    let set = encode(&odd_lengths(101), 100, 100);
+    let size = StepSize { micro_batch_size: 4, gradient_accumulation: 2 };
+    let sources = [
+        PairConfig::default().training_batches(set.clone(), 3, size).unwrap(),
+        PairBatches::training(set.clone(), 3, size, false).unwrap(),
+        PairConfig { tokens_per_batch: Some(96), ..PairConfig::default() }
+            .training_batches(set.clone(), 3, size)
+            .unwrap(),
+    ];
+    for (number, batches) in sources.into_iter().enumerate() {
+        let (batches, steps) = (Arc::new(batches), 13);
+        let steps = if number == 2 { batches.steps_per_epoch() } else { steps };
+        assert_eq!(batches.steps_per_epoch(), steps);
+        let run = |steps, workers| {
+            let loader = Loader::start(batches.clone(), steps, LoaderOptions { workers, ahead: 2 }).unwrap();
+            loader.map(Result::unwrap).collect::<Vec<_>>()
+        };
+        let whole = run(0..2 * steps, 1);
+        for resumed in [1, steps - 1, steps, steps + 3] {
+            assert_eq!(whole[resumed as usize..], run(resumed..2 * steps, 3));
+        }
+        for epoch in whole.chunks(steps as usize) {
+            let mut seen: Vec<u64> =
+                epoch.iter().flat_map(|(_, step)| step).flat_map(|it| it.examples.clone()).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..101).collect::<Vec<_>>());
+        }
+        assert_ne!(whole[0].1, whole[steps as usize].1);
+        if number == 2 {
+            let over = |batch: &crate::Seq2SeqBatch| batch.batch * batch.source_len.max(batch.target_len) > 96;
+            assert!(!whole.iter().flat_map(|(_, step)| step).any(over));
+        }
+    }
+    let first = PairBatches::by_tokens(set, 3, 96, 1).unwrap().first_steps(2);
+    assert_eq!(first.micro_batches(1).unwrap(), first.micro_batches(7).unwrap());
+    assert_ne!(first.micro_batches(0).unwrap(), first.micro_batches(1).unwrap());
+}
+
+#[test]
+fn evaluation_goes_by_length_and_its_outputs_go_back_into_order() {
+    let lengths = odd_lengths(50);
+    let set = encode(&lengths, 100, 100);
+    let batches = PairBatches::evaluation(set.clone(), 8, None).unwrap();
+    assert_eq!(batches.steps_per_epoch(), 7);
+    let all: Vec<_> = batches.first(7).map(Result::unwrap).collect();
+    assert!(all.is_sorted_by_key(|batch| batch.source_len.max(batch.target_len)));
+    let mut outputs: Vec<(u64, i32)> =
+        all.iter().flat_map(|batch| batch.examples.iter().copied().zip(batch.lengths.iter().copied())).collect();
+    outputs.sort_unstable();
+    let expected: Vec<(u64, i32)> = (0..).zip(lengths.iter().map(|pair| pair.0 as i32 + 1)).collect();
+    assert_eq!(outputs, expected);
+
+    let beginning = PairBatches::evaluation(set.clone(), 8, Some(2)).unwrap();
+    let mut seen: Vec<u64> = beginning.first(beginning.steps_per_epoch()).flat_map(|it| it.unwrap().examples).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..16).collect::<Vec<_>>());
+    assert!(PairBatches::evaluation(set, 0, None).is_err());
+}
+
+#[test]
+fn multi30k_has_its_pairs() {
+    let Some(data) = std::env::var_os("FORNAX_DATA").map(PathBuf::from) else {
+        println!("skipped: FORNAX_DATA is not set");
+        return;
+    };
+    let places = Places { data: Some(data), patience: Patience::none(), ..Places::default() };
+    let config = "name = 'multi30k'\nsource = 'de'\ntarget = 'en'\nlowercase = true";
+    let config: PairConfig = toml::from_str(config).unwrap();
+    let splits = config.open_in(places.clone()).unwrap();
+    let test = splits.test.as_ref().unwrap();
+    assert_eq!(
+        [&splits.train, &splits.valid, test].map(|set| (set.len(), set.dropped())),
+        [(29_000, 0), (1_014, 0), (1_000, 0)]
+    );
+    assert_eq!(splits.train.pairs()[0].source, "zwei junge weiße männer sind im freien in der nähe vieler büsche.");
+    assert_eq!(splits.train.pairs()[0].target, "two young, white males are outside near many bushes.");
+    assert_eq!(test.reference(0), "a man in an orange hat starring at something.");
+    let scored = config.open_scored_in(places).unwrap();
+    assert_eq!(scored.iter().map(TextPairs::name).collect::<Vec<_>>(), ["valid", "test"]);
+    assert_eq!(scored[1].fingerprint(), test.fingerprint());
+
+    let tokenizer = bytes();
+    let encoder =
+        PairEncoder { source: &tokenizer, target: &tokenizer, max_source_len: 128, max_target_len: 128, fill: FILL };
+    let set = Arc::new(encoder.encode(&splits.train).unwrap());
+    assert!((1..2_000).contains(&set.truncated().sources));
+    let batches = PairBatches::by_tokens(set, 1, 4_096, 1).unwrap();
+    let (mut tokens, mut positions, mut seen) = (0, 0, 0);
+    for batch in batches.first(batches.steps_per_epoch()).map(Result::unwrap) {
+        assert!(batch.batch * batch.source_len.max(batch.target_len) <= 4_096);
+        tokens += batch.token_count();
+        positions += batch.batch * (batch.source_len + batch.target_len);
+        seen += batch.batch;
+    }
+    let full = tokens as f64 / positions as f64;
+    println!("{} batches of 4,096 tokens, {full:.3} of their positions are tokens", batches.steps_per_epoch());
+    // In random order about half are.
+    assert!(seen == 29_000 && full > 0.9, "{full}");
+}
