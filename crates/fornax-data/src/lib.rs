@@ -26,6 +26,7 @@ mod seq2seq_batch;
 pub mod source;
 mod span_corruption;
 pub mod store;
+pub mod text_tasks;
 pub mod tokenizer;
 
 pub use batch::{IGNORE_TARGET, TokenBatch};
