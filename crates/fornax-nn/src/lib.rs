@@ -16,6 +16,7 @@ mod lora;
 mod multi_head_attention;
 mod norm;
 mod parameters;
+mod relative_position_bias;
 
 pub use attention::SelfAttention;
 pub use cache::KvCache;
@@ -28,3 +29,4 @@ pub use lora::Lora;
 pub use multi_head_attention::{AttentionSizes, KeysAndValues, MultiHeadAttention};
 pub use norm::{LayerNorm, RmsNorm};
 pub use parameters::{ParameterInfo, constant, parameters};
+pub use relative_position_bias::RelativePositionBias;
