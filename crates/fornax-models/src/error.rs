@@ -4,6 +4,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use fornax_backend::Precision;
+
 use crate::hf::TensorProblem;
 
 /// What can go wrong with models, their checkpoints and generation.
@@ -18,6 +20,17 @@ pub enum ModelError {
         value: String,
         /// What it should be.
         reason: String,
+    },
+
+    /// A precision that a model can't be computed in.
+    #[error("{model} in precision {precision}: {reason}")]
+    Precision {
+        /// The model.
+        model: &'static str,
+        /// The precision.
+        precision: Precision,
+        /// What happens in it, and which to use.
+        reason: &'static str,
     },
 
     /// Names of classes that a classifier can't have.

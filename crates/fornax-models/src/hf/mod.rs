@@ -9,6 +9,7 @@ mod check;
 mod config_file;
 mod gpt2;
 mod report;
+mod t5;
 mod table;
 mod write;
 
@@ -24,5 +25,6 @@ pub use bert::{
 pub use config_file::{CONFIG, ConfigFile};
 pub use gpt2::{load_gpt2, open_gpt2_config, save_gpt2};
 pub use report::{LoadReport, TensorProblem};
+pub use t5::{load_t5, open_t5_config, save_t5};
 pub use table::{Demand, Entry, Layout, TensorTable};
 pub use write::{HostTensor, write_beside, write_safetensors};

@@ -2,6 +2,7 @@
 
 mod bert;
 mod gpt2;
+mod t5;
 mod training;
 
 use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
