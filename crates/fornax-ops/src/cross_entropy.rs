@@ -5,8 +5,11 @@ use crate::slope::constant;
 /// Sums over the targets of a batch, all `[1]` and all still on the device.
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
-    /// `-Σ ln softmax(logits)[target]`, with gradient.
+    /// The loss that is trained on, with gradient: `-Σ ln softmax(logits)[target]`, or what smoothing makes of it.
     pub sum: Tensor<1>,
+    /// `-Σ ln softmax(logits)[target]`, without gradient: equals `sum` where nothing is smoothed. Its mean is what a perplexity
+    /// is the exponential of.
+    pub negative_log_likelihood: Tensor<1>,
     /// How many targets count, as a float; exact up to 2²⁴.
     pub count: Tensor<1>,
     /// For how many of them the target has the largest logit (the first of equal ones is taken), as a float.
@@ -29,8 +32,30 @@ pub struct CrossEntropy {
 ///
 /// When there are not as many targets as rows of logits.
 pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64) -> CrossEntropy {
-    let [rows, _] = logits.dims();
+    smoothed_cross_entropy_sum(logits, targets, ignore, 0.0)
+}
+
+/// [`cross_entropy_sum`] with label smoothing (Szegedy et al. 2016): the target has the probability `1 - smoothing`, and
+/// `smoothing` is spread evenly over all classes, the target among them, as in `torch.nn.functional.cross_entropy`.
+///
+/// Costs one more pass over the logits, two where there is a gradient. A class with the logit `-∞` makes the loss infinite.
+///
+/// # Shapes
+///
+/// As [`cross_entropy_sum`].
+///
+/// # Panics
+///
+/// As [`cross_entropy_sum`], and when `smoothing` is not in `0..1`.
+pub fn smoothed_cross_entropy_sum(
+    logits: Tensor<2>,
+    targets: Tensor<1, Int>,
+    ignore: i64,
+    smoothing: f64,
+) -> CrossEntropy {
+    let [rows, classes] = logits.dims();
     assert_eq!([rows], targets.dims(), "cross_entropy_sum: rows of logits against targets");
+    assert!((0.0..1.0).contains(&smoothing), "cross_entropy_sum: smoothing {smoothing} is not in 0..1");
     let ignored = targets.clone().equal_elem(ignore);
     let counted = ignored.clone().bool_not().float().reshape([rows, 1]);
     // The ignored value may be no valid index, so it is never gathered with.
@@ -41,22 +66,32 @@ pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64
     let hits = best.cast(IntDType::from(targets.dtype())).equal(targets.clone()).float();
     let shifted = at - maximum;
     let own = shifted.clone().gather(1, targets.clone());
+    let mean = (smoothing > 0.0).then(|| shifted.clone().mean_dim(1));
     let weights = shifted.exp();
     let total = weights.clone().sum_dim(1);
-    let losses = total.clone().log() - own;
+    let losses = total.clone().log() - own.clone();
 
-    let sum = (losses * counted.clone()).sum();
+    let negative_log_likelihood = (losses.clone() * counted.clone()).sum();
+    let sum = match mean {
+        // `(1 - s) (ln total - own) + s (ln total - mean)`.
+        Some(mean) => ((losses + (own - mean).mul_scalar(smoothing)) * counted.clone()).sum(),
+        None => negative_log_likelihood.clone(),
+    };
     let sum = if logits.is_tracked() {
-        // The gradient of a row is softmax(logits), less 1 at the target.
-        let minus_one = counted.clone().neg();
-        let slope = (weights * (counted.clone() / total)).scatter(1, targets, minus_one, IndexingUpdateOp::Add);
+        // The gradient of a row is softmax(logits), less the probabilities that it should have.
+        let softmax = weights * (counted.clone() / total);
+        let slope =
+            if smoothing > 0.0 { softmax - counted.clone().mul_scalar(smoothing / classes as f64) } else { softmax };
+        let at_target = counted.clone().mul_scalar(smoothing - 1.0);
+        let slope = slope.scatter(1, targets, at_target, IndexingUpdateOp::Add);
         // By rows first: the sum of all numbers at once depends on the threads where there are many of them.
         let linear = (logits * slope).sum_dim(1).sum();
         (linear.clone() - constant(&linear)) + sum
     } else {
         sum
     };
-    CrossEntropy { sum, correct: (hits * counted.clone()).sum(), count: counted.sum() }
+    let correct = (hits * counted.clone()).sum();
+    CrossEntropy { sum, negative_log_likelihood, correct, count: counted.sum() }
 }
 
 #[cfg(test)]
@@ -69,33 +104,54 @@ mod tests {
 
     const CLASSES: usize = 7;
 
-    fn reference(logits: &[f64], targets: &[i64], ignore: i64) -> [f64; 3] {
-        let mut sums = [0.0; 3];
+    const TORCH_SUMS: [f64; 2] = [2.926687095663734, 2.7659728099494485];
+    const TORCH_GRADIENT: [f64; CLASSES] = [
+        0.08398171360082947,
+        0.0076407126359845,
+        -0.47388165675635724,
+        0.04531649357857473,
+        0.25283284926768723,
+        0.021864852170542435,
+        0.062245035502738785,
+    ];
+
+    /// Loss, negative log likelihood, count and correct, as the definitions say it: a cross-entropy against the smoothed
+    /// distribution, class by class.
+    fn reference(logits: &[f64], targets: &[i64], ignore: i64, smoothing: f64) -> [f64; 4] {
+        let mut sums = [0.0; 4];
         for (row, &target) in logits.chunks(CLASSES).zip(targets).filter(|(_, target)| **target != ignore) {
             let total: f64 = row.iter().map(|x| x.exp()).sum();
             let own = row[target as usize];
-            sums[0] += total.ln() - own;
-            sums[1] += 1.0;
-            sums[2] += f64::from(row.iter().all(|&x| x <= own));
+            for (class, x) in row.iter().enumerate() {
+                let wanted = f64::from(class == target as usize) * (1.0 - smoothing) + smoothing / CLASSES as f64;
+                sums[0] -= wanted * (x.exp() / total).ln();
+            }
+            sums[1] += total.ln() - own;
+            sums[2] += 1.0;
+            sums[3] += f64::from(row.iter().all(|&x| x <= own));
         }
         sums
     }
 
-    fn run(logits: &[f64], targets: &[i64], ignore: i64) -> ([f64; 3], Vec<f64>) {
+    fn run(logits: &[f64], targets: &[i64], ignore: i64, smoothing: f64) -> ([f64; 4], Vec<f64>) {
         let leaf = leaf(logits, [targets.len(), CLASSES]);
         let targets = Tensor::from_data(TensorData::new(targets.to_vec(), [targets.len()]), &autodiff_device());
-        let CrossEntropy { sum, count, correct } = cross_entropy_sum(leaf.clone(), targets, ignore);
-        let sums = [sum.clone(), count, correct].map(|x| values(x)[0]);
+        let CrossEntropy { sum, negative_log_likelihood, count, correct } =
+            smoothed_cross_entropy_sum(leaf.clone(), targets, ignore, smoothing);
+        assert!(!negative_log_likelihood.is_tracked());
+        let sums = [sum.clone(), negative_log_likelihood, count, correct].map(|x| values(x)[0]);
         (sums, values(leaf.grad(&sum.backward()).unwrap()))
     }
 
     fn check(logits: &[f64], targets: &[i64], ignore: i64) {
-        let (sums, gradient) = run(logits, targets, ignore);
-        let expected = reference(logits, targets, ignore);
-        assert_close("loss", &sums[..1], &expected[..1]);
-        assert_eq!(sums[1..], expected[1..], "count and correct");
-        let expected = differences(logits, |x| reference(x, targets, ignore)[0]);
-        assert_close("gradient", &gradient, &expected);
+        for smoothing in [0.0, 0.1, 0.75] {
+            let (sums, gradient) = run(logits, targets, ignore, smoothing);
+            let expected = reference(logits, targets, ignore, smoothing);
+            assert_close("loss", &sums[..2], &expected[..2]);
+            assert_eq!(sums[2..], expected[2..], "count and correct");
+            let expected = differences(logits, |x| reference(x, targets, ignore, smoothing)[0]);
+            assert_close("gradient", &gradient, &expected);
+        }
     }
 
     #[test]
@@ -108,20 +164,50 @@ mod tests {
 
     #[test]
     fn a_batch_without_targets_is_zero() {
-        let (sums, gradient) = run(&numbers(2 * CLASSES, 1), &[-1, -1], -1);
-        assert_eq!(sums, [0.0; 3]);
-        assert!(gradient.iter().all(|&x| x == 0.0));
+        for smoothing in [0.0, 0.1] {
+            let (sums, gradient) = run(&numbers(2 * CLASSES, 1), &[-1, -1], -1, smoothing);
+            assert_eq!(sums, [0.0; 4]);
+            assert!(gradient.iter().all(|&x| x == 0.0));
+        }
+    }
+
+    /// `torch.nn.functional.cross_entropy` (2.11, float64) with `label_smoothing=0.1, ignore_index=-100, reduction="sum"`.
+    #[test]
+    fn smoothing_is_that_of_pytorch() {
+        let logits = [[0.5, -1.0, 2.0, 0.0, 1.5, -0.5, 0.25], [1.0, 1.0, -2.0, 0.75, 0.0, 3.0, -1.5], [0.0; CLASSES]];
+        let (sums, gradient) = run(logits.as_flattened(), &[2, -100, 6], -100, 0.1);
+        assert_close("loss", &sums[..2], &TORCH_SUMS);
+        assert_close("gradient", &gradient[..CLASSES], &TORCH_GRADIENT);
+    }
+
+    #[test]
+    fn evaluation_gives_the_same_sums() {
+        let logits = tensor::<2>(&numbers(3 * CLASSES, 1), [3, CLASSES], &autodiff_device());
+        let targets = Tensor::from_data([4, -100, 1], &autodiff_device());
+        let result = smoothed_cross_entropy_sum(logits, targets, -100, 0.1);
+        let (sums, _) = run(&numbers(3 * CLASSES, 1), &[4, -100, 1], -100, 0.1);
+        assert!(!result.sum.is_tracked());
+        assert_eq!([values(result.sum), values(result.negative_log_likelihood)], [vec![sums[0]], vec![sums[1]]]);
+    }
+
+    #[test]
+    #[should_panic(expected = "smoothing 1 is not in 0..1")]
+    fn a_smoothing_that_leaves_the_target_nothing_is_refused() {
+        run(&numbers(CLASSES, 1), &[0], -100, 1.0);
     }
 
     #[test]
     fn large_logits_are_safe_and_equal_ones_are_not_all_correct() {
         let mut logits = vec![-3e4; CLASSES];
         logits[2] = 3e4;
-        let (sums, gradient) = run(&logits, &[4], -100);
-        assert_eq!(sums, [6e4, 1.0, 0.0]);
+        let (sums, gradient) = run(&logits, &[4], -100, 0.0);
+        assert_eq!(sums, [6e4, 6e4, 1.0, 0.0]);
         assert_eq!((gradient[2], gradient[4]), (1.0, -1.0));
-        let (sums, _) = run(&vec![0.0; CLASSES * CLASSES], &[0, 1, 2, 3, 4, 5, 6], -100);
-        assert_eq!(sums[2], 1.0);
+        let (sums, _) = run(&logits, &[4], -100, 0.5);
+        // Half of it on the target, 6e4 away, and half on all seven classes, six of which are.
+        assert_close("smoothed", &sums[..1], &[3e4 + 3e4 * 6.0 / 7.0]);
+        let (sums, _) = run(&vec![0.0; CLASSES * CLASSES], &[0, 1, 2, 3, 4, 5, 6], -100, 0.0);
+        assert_eq!(sums[3], 1.0);
     }
 
     #[test]
@@ -134,7 +220,7 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY] {
             let mut logits = numbers(3 * CLASSES, 1);
             logits[CLASSES + 2] = bad;
-            let (sums, gradient) = run(&logits, &[4, 0, 1], -100);
+            let (sums, gradient) = run(&logits, &[4, 0, 1], -100, 0.0);
             assert!(sums[0].is_nan() && gradient.iter().any(|x| x.is_nan()), "{bad}: {sums:?}");
         }
     }

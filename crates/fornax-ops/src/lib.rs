@@ -23,7 +23,7 @@ mod testing;
 
 pub use attention::{AttentionOptions, attention};
 pub use context::{Context, RandomKey};
-pub use cross_entropy::{CrossEntropy, cross_entropy_sum};
+pub use cross_entropy::{CrossEntropy, cross_entropy_sum, smoothed_cross_entropy_sum};
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::{gelu, gelu_tanh};
