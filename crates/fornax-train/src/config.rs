@@ -161,6 +161,8 @@ pub enum ScheduleName {
     Cosine,
     /// The schedule of the 2017 Transformer.
     Noam,
+    /// The schedule of T5's pretraining.
+    T5,
     /// Falls with the inverse square root of the step.
     InverseSqrt,
 }
@@ -171,7 +173,7 @@ pub enum ScheduleName {
 pub struct ScheduleConfig {
     /// The shape; `cosine` by default, as in nanoGPT.
     pub name: ScheduleName,
-    /// Steps of linear rise at the start; none by default, because how many are needed depends on model and batch.
+    /// Steps of linear rise at the start, or of standing still for `t5`; none by default, because how many are needed depends on model and batch.
     pub warmup_steps: Option<u64>,
     /// The same as a share of the run's length, rounded up.
     pub warmup_ratio: Option<f64>,
@@ -200,8 +202,14 @@ impl ScheduleConfig {
         }
         self.check_decay(self.warmup_steps.unwrap_or(0))?;
         let no_warmup = self.warmup_steps.unwrap_or(0) == 0 && self.warmup_ratio.unwrap_or(0.0) == 0.0;
-        if self.name == ScheduleName::Noam && no_warmup {
-            return Err(config_error("schedule.warmup_steps", "must be at least 1 for the schedule `noam`"));
+        let name = match self.name {
+            ScheduleName::Noam => "noam",
+            ScheduleName::T5 => "t5",
+            _ => return Ok(()),
+        };
+        if no_warmup {
+            let problem = format!("must be at least 1 for the schedule `{name}`");
+            return Err(config_error("schedule.warmup_steps", &problem));
         }
         Ok(())
     }
@@ -311,7 +319,10 @@ mod tests {
         let decay = "`schedule.decay_steps`: must be more than the";
         assert_eq!(schedule("warmup_steps = 9\ndecay_steps = 9"), format!("{decay} 9 steps of warm-up, got 9"));
         assert_eq!(schedule("decay_steps = 0"), format!("{decay} 0 steps of warm-up, got 0"));
-        assert!(schedule("name = 'noam'").contains("schedule.warmup_steps"));
+        for name in ["noam", "t5"] {
+            let expected = format!("`schedule.warmup_steps`: must be at least 1 for the schedule `{name}`");
+            assert_eq!(schedule(&format!("name = '{name}'")), expected);
+        }
     }
 
     #[test]

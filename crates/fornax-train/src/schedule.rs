@@ -10,8 +10,8 @@ const INVERSE_SQRT_TIMESCALE: u64 = 10_000;
 
 /// The learning rate as a pure function of the step, so that a resumed run needs nothing but the step number.
 ///
-/// Steps count from 0. In the first `warmup` steps every schedule rises linearly and is never zero. All schedules but
-/// `constant` then fall, at most to `min_lr`:
+/// Steps count from 0. In the first `warmup` steps every schedule but `t5` rises linearly, and none is ever zero there. All
+/// schedules but `constant` then fall, at most to `min_lr`:
 ///
 /// | name | warm-up | afterwards |
 /// |---|---|---|
@@ -20,9 +20,11 @@ const INVERSE_SQRT_TIMESCALE: u64 = 10_000;
 /// | `cosine` | the same | half a cosine to `min_lr` at `decay_steps`, constant from there (nanoGPT) |
 /// | `inverse_sqrt` | the same | `lr sqrt(w / s)`; without warm-up, `lr sqrt(10000 / (s + 10000))` (Hugging Face) |
 /// | `noam` | `lr (s+1) / w` | `lr sqrt(w / (s+1))` |
+/// | `t5` | `lr` | `lr sqrt(w / (s+1))` |
 ///
 /// `noam` is the schedule of Vaswani et al. (2017) scaled so that `lr` is its peak, reached at step `w - 1`; the
-/// paper's own peak is `1 / sqrt(hidden_size * w)`.
+/// paper's own peak is `1 / sqrt(hidden_size * w)`. `t5` is `1 / sqrt(max(s+1, w))` (Raffel et al. 2020) scaled in the same way;
+/// their own `lr` is `1 / sqrt(w)`, which is 1e-2 for their `w` of 10000.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     name: ScheduleName,
@@ -54,15 +56,19 @@ impl Schedule {
 
     /// The learning rate of step `step`, counted from 0.
     pub fn lr(&self, step: u64) -> f64 {
-        if self.name == ScheduleName::Noam {
+        if let ScheduleName::Noam | ScheduleName::T5 = self.name {
             let (step, warmup) = ((step + 1) as f64, self.warmup.max(1) as f64);
-            return if step <= warmup { self.peak * step / warmup } else { self.floored((warmup / step).sqrt()) };
+            return match self.name {
+                _ if step > warmup => self.floored((warmup / step).sqrt()),
+                ScheduleName::T5 => self.peak,
+                _ => self.peak * step / warmup,
+            };
         }
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / (self.warmup + 1) as f64;
         }
         match self.name {
-            ScheduleName::Constant | ScheduleName::Noam => self.peak,
+            ScheduleName::Constant | ScheduleName::Noam | ScheduleName::T5 => self.peak,
             ScheduleName::Linear => self.between(1.0 - self.progress(step)),
             ScheduleName::Cosine => self.between(0.5 * (1.0 + (PI * self.progress(step)).cos())),
             ScheduleName::InverseSqrt => {
@@ -125,12 +131,13 @@ mod tests {
 
     use super::*;
 
-    const NAMES: [ScheduleName; 5] = [
+    const NAMES: [ScheduleName; 6] = [
         ScheduleName::Constant,
         ScheduleName::Linear,
         ScheduleName::Cosine,
         ScheduleName::Noam,
         ScheduleName::InverseSqrt,
+        ScheduleName::T5,
     ];
 
     fn schedule(name: ScheduleName, warmup: u64, total: u64, min_lr: f64) -> Schedule {
@@ -178,6 +185,28 @@ mod tests {
         schedule(name, 0, 100, 0.0)
     }
 
+    /// The formulas as published, with the paper's own peak as `lr`.
+    #[test]
+    fn noam_t5_and_the_inverse_root_have_their_closed_forms() {
+        let (hidden_size, warmup) = (512f64, 4_000f64);
+        let config = |name, warmup| ScheduleConfig { name, warmup_steps: Some(warmup), ..ScheduleConfig::default() };
+        let noam = Schedule::new(&config(ScheduleName::Noam, 4_000), (hidden_size * warmup).powf(-0.5), 1).unwrap();
+        let inverse = Schedule::new(&config(ScheduleName::InverseSqrt, 4_000), 1.0, 1).unwrap();
+        let t5 = Schedule::new(&config(ScheduleName::T5, 10_000), 1e-2, 1).unwrap();
+        let rise = Schedule::new(&config(ScheduleName::Noam, 10_000), 1e-2, 1).unwrap();
+        for step in [0u64, 1, 99, 3_998, 3_999, 4_000, 9_999, 10_000, 39_999, 1_000_000] {
+            let t = (step + 1) as f64;
+            close(noam.lr(step), hidden_size.powf(-0.5) * t.powf(-0.5).min(t * warmup.powf(-1.5)));
+            close(t5.lr(step), 1.0 / t.max(1e4).sqrt());
+            // The relative step of Adafactor, as in Hugging Face's `Adafactor`, without and with `warmup_init`.
+            close(t5.lr(step), (1.0 / t.sqrt()).min(1e-2));
+            close(rise.lr(step), (1.0 / t.sqrt()).min(1e-6 * t));
+            if step >= 4_000 {
+                close(inverse.lr(step), (warmup / step as f64).sqrt());
+            }
+        }
+    }
+
     #[test]
     fn warmup_as_a_ratio_rounds_up_and_decay_steps_override_the_length() {
         let config = ScheduleConfig {
@@ -217,7 +246,8 @@ mod tests {
             let (now, next) = (schedule.lr(step), schedule.lr(step + 1));
             prop_assert!(now > 0.0 && now <= 1e-3);
             if step + 1 < warmup {
-                prop_assert!(next > now);
+                let stands = schedule.name == ScheduleName::T5;
+                prop_assert!(next > now || stands && next == now);
             } else if step >= warmup {
                 prop_assert!(next <= now);
                 prop_assert!(next >= 1e-5);
