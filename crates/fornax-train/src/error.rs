@@ -82,6 +82,33 @@ pub enum TrainError {
         /// What to do about the first of them that has a remedy.
         hint: Option<String>,
     },
+    /// An average of no checkpoint was asked for.
+    #[error("there is no checkpoint to average; hint: give at least one")]
+    NothingToAverage,
+    /// A run has fewer checkpoints than are to be averaged.
+    #[error("the run in `{}` has {found} checkpoints, but {wanted} are to be averaged; hint: ask for fewer, or train with a larger checkpoint.keep_last", dir.display())]
+    TooFewCheckpoints {
+        /// The run folder.
+        dir: PathBuf,
+        /// How many it has.
+        found: usize,
+        /// How many were asked for.
+        wanted: usize,
+    },
+    /// Checkpoints that are to be averaged are of different models.
+    #[error("tensor `{name}` is {found} in `{}`, but {wanted} in `{}`; hint: average checkpoints of one model", path.display(), first.display())]
+    CheckpointsDiffer {
+        /// Its name.
+        name: String,
+        /// The file of the later checkpoint.
+        path: PathBuf,
+        /// Type and shape there, or that it is missing.
+        found: String,
+        /// The file of the first checkpoint.
+        first: PathBuf,
+        /// Type and shape there, or that it is missing.
+        wanted: String,
+    },
     /// The config differs from the one that the run began with.
     #[error("the config differs from that of the run in `{}`: {changes}; hint: a resumed run may change {}; start a new run for anything else", dir.display(), crate::run::CHANGEABLE.join(", "))]
     ConfigChanged {

@@ -31,7 +31,10 @@ mod testing;
 pub use accumulator::{TermTotal, Totals};
 pub use bench::{Bench, BenchReport, BenchStep};
 pub use cadence::Cadence;
-pub use checkpoint::{Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State};
+pub use checkpoint::{
+    Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State, average_checkpoints,
+    average_last,
+};
 pub use config::{
     CheckpointConfig, EvalConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName, TrainConfig,
 };

@@ -1,5 +1,6 @@
 //! Checkpoints: folders `step-000500/{model.bpk, optimizer.bpk, state.json}` that are complete or absent.
 
+mod average;
 mod pack;
 mod state;
 
@@ -8,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use average::{average_checkpoints, average_last};
 pub use pack::NamedTensors;
 pub use state::{Evaluation, FileDigest, ScheduleSteps, State};
 
