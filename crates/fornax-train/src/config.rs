@@ -83,71 +83,6 @@ impl TrainConfig {
     }
 }
 
-/// The optimizers that there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OptimizerName {
-    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019), as in PyTorch.
-    #[default]
-    Adamw,
-}
-
-/// `[optimizer]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OptimizerConfig {
-    /// Which one.
-    pub name: OptimizerName,
-    /// The highest learning rate; `[schedule]` says when it applies.
-    pub lr: f64,
-    /// The decay rates of the first and second moment.
-    pub betas: [f64; 2],
-    /// Added to the square root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay, for parameters of two and more dimensions: never on biases and norms.
-    pub weight_decay: f64,
-    /// The global norm that gradients are scaled down to; 0: no limit.
-    pub max_grad_norm: f64,
-}
-
-impl Default for OptimizerConfig {
-    fn default() -> Self {
-        Self {
-            name: OptimizerName::Adamw,
-            // These four are PyTorch's defaults for AdamW.
-            lr: 1e-3,
-            betas: [0.9, 0.999],
-            eps: 1e-8,
-            weight_decay: 1e-2,
-            // The value of nearly every published transformer.
-            max_grad_norm: 1.0,
-        }
-    }
-}
-
-impl OptimizerConfig {
-    /// Checks each key.
-    ///
-    /// # Errors
-    ///
-    /// [`TrainError::Config`] with the first key that can't be used.
-    pub fn validate(&self) -> Result<(), TrainError> {
-        let finite_and = |key: &str, value: f64, wanted: &str, holds: bool| match value.is_finite() && holds {
-            true => Ok(()),
-            false => Err(config_error(key, &format!("must be {wanted}, got {value}"))),
-        };
-        finite_and("optimizer.lr", self.lr, "> 0", self.lr > 0.0)?;
-        for beta in self.betas {
-            finite_and("optimizer.betas", beta, "at least 0 and below 1", (0.0..1.0).contains(&beta))?;
-        }
-        // Smaller than this, `0 / (0 + eps)` would be 0/0 in f32.
-        let smallest = f64::from(f32::MIN_POSITIVE) * 1e6;
-        finite_and("optimizer.eps", self.eps, &format!("> {smallest:.0e}"), self.eps > smallest)?;
-        finite_and("optimizer.weight_decay", self.weight_decay, ">= 0", self.weight_decay >= 0.0)?;
-        finite_and("optimizer.max_grad_norm", self.max_grad_norm, ">= 0 (0: no limit)", self.max_grad_norm >= 0.0)
-    }
-}
-
 /// The shapes of a learning rate schedule; [`Schedule`](crate::Schedule) has their formulas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -284,7 +219,7 @@ fn at_least_one(key: &str, value: u64) -> Result<(), TrainError> {
     if value == 0 { Err(config_error(key, "must be at least 1, got 0")) } else { Ok(()) }
 }
 
-fn config_error(key: &str, problem: &str) -> TrainError {
+pub(crate) fn config_error(key: &str, problem: &str) -> TrainError {
     TrainError::Config { key: key.to_owned(), problem: problem.to_owned() }
 }
 
@@ -300,7 +235,6 @@ mod tests {
     fn defaults_are_valid_but_for_the_length() {
         assert!(message(TrainConfig::default().validate()).contains("train.max_steps"));
         TrainConfig { max_steps: Some(1), ..TrainConfig::default() }.validate().unwrap();
-        OptimizerConfig::default().validate().unwrap();
         ScheduleConfig::default().validate(1e-3).unwrap();
         EvalConfig::default().validate().unwrap();
         CheckpointConfig::default().validate().unwrap();
@@ -308,11 +242,6 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_named_with_its_key() {
-        let optimizer = |text: &str| message(toml::from_str::<OptimizerConfig>(text).unwrap().validate());
-        assert_eq!(optimizer("lr = -1.0"), "`optimizer.lr`: must be > 0, got -1");
-        assert_eq!(optimizer("betas = [0.9, 1.0]"), "`optimizer.betas`: must be at least 0 and below 1, got 1");
-        assert!(optimizer("eps = 0.0").starts_with("`optimizer.eps`: must be >"));
-        assert!(optimizer("max_grad_norm = nan").contains("got NaN"));
         let schedule = |text: &str| message(toml::from_str::<ScheduleConfig>(text).unwrap().validate(1e-3));
         assert!(schedule("warmup_steps = 1\nwarmup_ratio = 0.1").contains("schedule.warmup_ratio"));
         assert!(schedule("min_lr = 1.0").contains("at most optimizer.lr (0.001), got 1"));

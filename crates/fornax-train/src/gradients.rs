@@ -15,12 +15,23 @@ pub(crate) fn accumulate<M: Module>(model: &M, sum: GradientsParams, more: Gradi
 }
 
 /// The global norm of all gradients of `model`, shape `[1]`, on the device; `None` without any gradient.
-///
-/// Squares are summed row by row and then over rows: `flex` adds up 4M and more numbers at once in an order that
-/// depends on which thread is idle.
 pub(crate) fn global_norm<M: Module>(model: &M, gradients: &GradientsParams) -> Option<Tensor<1>> {
     let sums = visit(model, Squares { gradients, sums: Vec::new() }).sums;
     (!sums.is_empty()).then(|| Tensor::cat(sums, 0).sum().sqrt())
+}
+
+/// The sum of all elements' squares, shape `[1]`, on the device.
+///
+/// They are summed row by row and then over rows: `flex` adds up 4M and more numbers at once in an order that depends on
+/// which thread is idle.
+pub(crate) fn sum_of_squares<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    let squares = tensor.square();
+    if D == 1 {
+        return squares.sum();
+    }
+    let rows = squares.dims()[0];
+    let columns = squares.shape().num_elements() / rows.max(1);
+    squares.reshape([rows, columns]).sum_dim(1).sum()
 }
 
 /// What each gradient is multiplied by so that the global norm is at most `max_norm`: `min(1, max_norm / (norm + 1e-6))`
@@ -113,15 +124,7 @@ struct Squares<'a> {
 impl ParameterVisitor for Squares<'_> {
     fn visit<const D: usize>(&mut self, _path: &str, param: &Param<Tensor<D>>) {
         let Some(gradient) = self.gradients.get::<D>(param.id) else { return };
-        let squares = gradient.square();
-        let sum = if D == 1 {
-            squares.sum()
-        } else {
-            let rows = squares.dims()[0];
-            let columns = squares.shape().num_elements() / rows.max(1);
-            squares.reshape([rows, columns]).sum_dim(1).sum()
-        };
-        self.sums.push(sum);
+        self.sums.push(sum_of_squares(gradient));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     TrainError,
     accumulator::{Accumulator, count_of, read_scalars},
     gradients::{Guard, Verdict, accumulate, clip_scale, global_norm},
-    optimizer::{AdamW, Update},
+    optimizer::{Optimizer, Update},
     parameters,
 };
 
@@ -55,7 +55,7 @@ impl LearnerSettings {
 pub struct Learner<M> {
     /// Empty only while the optimizer holds it.
     model: Option<M>,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: Schedule,
     max_grad_norm: f64,
     seed: u64,
@@ -115,7 +115,7 @@ impl<M: Module> Learner<M> {
         let Some(device) = device.filter(|_| trainable) else { return Err(TrainError::NotTrainable) };
         let device = device.without_autodiff();
         Ok(Self {
-            optimizer: AdamW::new(&settings.optimizer),
+            optimizer: Optimizer::new(&settings.optimizer),
             schedule: settings.schedule,
             max_grad_norm: settings.optimizer.max_grad_norm,
             seed: settings.seed,
@@ -389,7 +389,7 @@ mod tests {
     use super::*;
     use crate::{
         Term, export_parameters,
-        testing::{Regression, Row, Tiny, assert_close, bits, learner, optimizer, rows, values},
+        testing::{Regression, Row, Tiny, assert_close, bits, learner, optimizer, optimizers, rows, values},
     };
 
     /// `torch.optim.AdamW` (2.11, float64) on the same model, with `clip_grad_norm_(parameters, 1.0)` and the two
@@ -469,25 +469,28 @@ mod tests {
 
     #[test]
     fn a_restored_learner_continues_bit_for_bit() {
-        let (mut whole, mut first) = (learner(optimizer()), learner(optimizer()));
-        for step in 0..6 {
-            whole.train_step(step, &[rows(step)], &Regression).unwrap();
+        for config in optimizers() {
+            let learner = || learner(config.clone());
+            let (mut whole, mut first) = (learner(), learner());
+            for step in 0..6 {
+                whole.train_step(step, &[rows(step)], &Regression).unwrap();
+            }
+            for step in 0..3 {
+                first.train_step(step, &[rows(step)], &Regression).unwrap();
+            }
+            let window = serde_json::to_string(&first.window_totals().unwrap()).unwrap();
+            let mut second = learner();
+            second.load_parameters(first.export_parameters().unwrap()).unwrap();
+            second.load_optimizer(first.export_optimizer().unwrap()).unwrap();
+            second.load_window(serde_json::from_str(&window).unwrap());
+            for step in 3..6 {
+                second.train_step(step, &[rows(step)], &Regression).unwrap();
+            }
+            assert_eq!(bits(&whole.export_parameters().unwrap()), bits(&second.export_parameters().unwrap()));
+            assert_eq!(bits(&whole.export_optimizer().unwrap()), bits(&second.export_optimizer().unwrap()));
+            assert_eq!(whole.take_window().unwrap(), second.take_window().unwrap());
+            assert_eq!(second.take_window().unwrap(), None);
         }
-        for step in 0..3 {
-            first.train_step(step, &[rows(step)], &Regression).unwrap();
-        }
-        let window = serde_json::to_string(&first.window_totals().unwrap()).unwrap();
-        let mut second = learner(optimizer());
-        second.load_parameters(first.export_parameters().unwrap()).unwrap();
-        second.load_optimizer(first.export_optimizer().unwrap()).unwrap();
-        second.load_window(serde_json::from_str(&window).unwrap());
-        for step in 3..6 {
-            second.train_step(step, &[rows(step)], &Regression).unwrap();
-        }
-        assert_eq!(bits(&whole.export_parameters().unwrap()), bits(&second.export_parameters().unwrap()));
-        assert_eq!(bits(&whole.export_optimizer().unwrap()), bits(&second.export_optimizer().unwrap()));
-        assert_eq!(whole.take_window().unwrap(), second.take_window().unwrap());
-        assert_eq!(second.take_window().unwrap(), None);
     }
 
     #[test]

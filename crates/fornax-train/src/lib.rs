@@ -35,9 +35,7 @@ pub use checkpoint::{
     Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State, average_checkpoints,
     average_last,
 };
-pub use config::{
-    CheckpointConfig, EvalConfig, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName, TrainConfig,
-};
+pub use config::{CheckpointConfig, EvalConfig, ScheduleConfig, ScheduleName, TrainConfig};
 pub use dry_run::{Estimate, Rehearsal, parameter_table, rehearse};
 pub use environment::RunInfo;
 pub use error::{BoxError, TrainError};
@@ -46,6 +44,7 @@ pub use files::{FORMAT_VERSION, write_atomic};
 pub use learner::{Learner, LearnerSettings, StepStats, Window};
 pub use memory::peak_memory_bytes;
 pub use metrics::{TrainLine, read_metrics};
+pub use optimizer::{AdafactorConfig, AdamConfig, OptimizerConfig, OptimizerRule};
 pub use options::Options;
 pub use parameters::{ParameterInfo, export_parameters, load_parameters, parameters};
 pub use run::{Run, open_config};

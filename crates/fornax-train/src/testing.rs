@@ -8,8 +8,8 @@ use fornax_backend::Precision;
 use fornax_ops::Context;
 
 use crate::{
-    BatchSize, Learner, LearnerSettings, NamedTensors, OptimizerConfig, Schedule, ScheduleConfig, ScheduleName, Sums,
-    Task, Term,
+    AdafactorConfig, AdamConfig, BatchSize, Learner, LearnerSettings, NamedTensors, OptimizerConfig, OptimizerRule,
+    Schedule, ScheduleConfig, ScheduleName, Sums, Task, Term, optimizer::Update,
 };
 
 /// `x weight + bias`.
@@ -74,7 +74,8 @@ pub(crate) fn rows(step: u64) -> Vec<Row> {
 
 /// Optimizer settings that the reference values of the tests were made with.
 pub(crate) fn optimizer() -> OptimizerConfig {
-    OptimizerConfig { lr: 0.05, betas: [0.9, 0.95], weight_decay: 0.1, ..OptimizerConfig::default() }
+    let rule = OptimizerRule::Adamw(AdamConfig { betas: [0.9, 0.95], eps: 1e-8 });
+    OptimizerConfig { lr: 0.05, weight_decay: 0.1, max_grad_norm: 1.0, rule }
 }
 
 pub(crate) fn learner(optimizer: OptimizerConfig) -> Learner<Tiny> {
@@ -86,6 +87,25 @@ pub(crate) fn learner(optimizer: OptimizerConfig) -> Learner<Tiny> {
         precision: Precision::F32,
     };
     Learner::new(Tiny::new(&fornax_backend::test_device().autodiff()), settings).unwrap()
+}
+
+/// One of each kind, for what holds of all of them.
+pub(crate) fn optimizers() -> Vec<OptimizerConfig> {
+    let adam = AdamConfig { betas: [0.9, 0.95], eps: 1e-8 };
+    let adafactor = |beta1| AdafactorConfig { beta1, ..AdafactorConfig::default() };
+    let rules = [
+        OptimizerRule::Adamw(adam),
+        OptimizerRule::AdamwScaled(adam),
+        OptimizerRule::Adafactor(adafactor(None)),
+        OptimizerRule::Adafactor(adafactor(Some(0.9))),
+    ];
+    rules.map(|rule| OptimizerConfig { rule, ..optimizer() }).into()
+}
+
+/// What an optimizer is told of a step.
+pub(crate) fn update(lr: f64, scale: f32, skip: bool) -> Update {
+    let device = fornax_backend::test_device();
+    Update { lr, scale: Tensor::from_floats([scale], &device), skip: Tensor::from_data([skip], &device) }
 }
 
 /// Names and bits.
