@@ -171,12 +171,39 @@ pub enum ModelError {
         vocab_size: usize,
     },
 
+    /// A source has no token to read.
+    #[error("source {row} is empty; give at least one token, such as the one that ends a text")]
+    EmptySource {
+        /// The number of the source.
+        row: usize,
+    },
+
+    /// A source is longer than the model can read.
+    #[error("source {row} has {len} tokens, and the model reads at most {max}; cut it, or split it into sentences")]
+    SourceTooLong {
+        /// The number of the source.
+        row: usize,
+        /// Its tokens.
+        len: usize,
+        /// The most that can be read.
+        max: usize,
+    },
+
+    /// A source has a token that the model doesn't know.
+    #[error("source {row}: token {token} is outside the source vocabulary of {vocab_size}; is this its tokenizer?")]
+    SourceTokenOutsideVocabulary {
+        /// The number of the source.
+        row: usize,
+        /// The token.
+        token: u32,
+        /// The size of the vocabulary.
+        vocab_size: usize,
+    },
+
     /// The model computed infinities or NaN.
-    #[error(
-        "prompt {row}: the logits of token {position} are not finite; the weights are damaged or training diverged"
-    )]
+    #[error("row {row}: the logits of token {position} are not finite; the weights are damaged or training diverged")]
     NonFiniteLogits {
-        /// The number of the prompt.
+        /// The number of the prompt or source.
         row: usize,
         /// The place of the token that was to be chosen.
         position: usize,

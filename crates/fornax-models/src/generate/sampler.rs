@@ -6,8 +6,8 @@ use super::SamplingOptions;
 
 /// Chooses the next token of one row.
 ///
-/// `logits` are those of the row's last position, one a token of the vocabulary, all finite; `history` is its prompt and
-/// what was generated so far. `row` and `position` (tokens generated so far) key the draw.
+/// `logits` are those of the row's last position, one a token of the vocabulary, finite or -∞ where a token is forbidden, but not
+/// all of them; `history` is its prompt and what was generated so far. `row` and `position` (tokens generated so far) key the draw.
 pub(super) fn next_token(
     mut logits: Vec<f32>,
     history: &[u32],
@@ -15,7 +15,7 @@ pub(super) fn next_token(
     row: usize,
     position: usize,
 ) -> u32 {
-    penalise(&mut logits, history, options.repetition_penalty);
+    penalise(&mut logits, history, options.repetition_penalty, 0.0);
     if options.temperature == 0.0 {
         return argmax(&logits);
     }
@@ -23,8 +23,9 @@ pub(super) fn next_token(
     draw(&candidates, uniform(options.seed, row, position))
 }
 
-/// Makes tokens of `history` less likely, each once however often it stands there.
-fn penalise(logits: &mut [f32], history: &[u32], penalty: f64) {
+/// Makes tokens of `history` less likely, each once however often it stands there. What counts as positive or negative is the
+/// logit less `log_total`.
+pub(super) fn penalise(logits: &mut [f32], history: &[u32], penalty: f64, log_total: f64) {
     if penalty == 1.0 {
         return;
     }
@@ -33,8 +34,9 @@ fn penalise(logits: &mut [f32], history: &[u32], penalty: f64) {
     seen.dedup();
     for token in seen {
         let logit = &mut logits[token as usize];
-        let value = f64::from(*logit);
-        *logit = if value > 0.0 { value / penalty } else { value * penalty } as f32;
+        let value = f64::from(*logit) - log_total;
+        let penalised = if value > 0.0 { value / penalty } else { value * penalty };
+        *logit = (penalised + log_total) as f32;
     }
 }
 
@@ -83,8 +85,8 @@ fn draw(candidates: &[(u32, f64)], uniform: f64) -> u32 {
             return *token;
         }
     }
-    // Rounding can leave a sliver above the last token.
-    candidates.last().map_or(0, |(token, _)| *token)
+    // Rounding can leave a sliver above the last token that may be drawn.
+    candidates.iter().rev().find(|(_, p)| *p > 0.0).map_or(0, |(token, _)| *token)
 }
 
 /// A number in `[0, 1)` that is a function of its arguments: no generator state, so rows and steps are independent.
@@ -140,7 +142,7 @@ mod tests {
     #[test]
     fn repetition_penalty_lowers_each_seen_token_once() {
         let mut logits = LOGITS.to_vec();
-        penalise(&mut logits, &[1, 4, 1, 0], 2.0);
+        penalise(&mut logits, &[1, 4, 1, 0], 2.0, 0.0);
         assert_eq!(logits, [0.0, 1.0, 1.0, 2.0, -6.0]);
         let greedy = SamplingOptions { repetition_penalty: 2.0, ..SamplingOptions::greedy(1) };
         assert_eq!(next_token(LOGITS.to_vec(), &[], &greedy, 0, 0), 1);

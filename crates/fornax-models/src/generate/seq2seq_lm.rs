@@ -6,8 +6,13 @@ pub trait Seq2SeqLm {
     /// What the decoder reads of the sources, and the keys and values of the target tokens seen so far.
     type State;
 
-    /// The number of tokens; ids are below it.
+    /// The number of the target's tokens; ids are below it.
     fn vocab_size(&self) -> usize;
+
+    /// The number of the source's tokens: as many as the target's, unless a model has two vocabularies.
+    fn source_vocab_size(&self) -> usize {
+        self.vocab_size()
+    }
 
     /// The longest source; none where positions are relative.
     fn max_source_positions(&self) -> Option<usize>;
@@ -39,6 +44,16 @@ pub trait Seq2SeqLm {
     ///
     /// - `rows`: `[new_batch]`, each below the number of rows
     fn select(&self, state: &mut Self::State, rows: &Tensor<1, Int>);
+
+    /// As [`select`](Self::select), when there are as many rows as before and row `i` and row `rows[i]` have the same source:
+    /// beams that go on from other beams. What a model keeps of the sources can then stay where it is.
+    ///
+    /// # Shapes
+    ///
+    /// - `rows`: `[batch]`, each below the number of rows
+    fn reorder(&self, state: &mut Self::State, rows: &Tensor<1, Int>) {
+        self.select(state, rows);
+    }
 
     /// Appends target tokens to every row and predicts what follows the last one. All rows have seen equally many.
     ///
