@@ -4,6 +4,7 @@ mod bert;
 mod error;
 mod gpt2;
 mod t5;
+mod transformer;
 mod validate;
 
 pub mod generate;
@@ -17,3 +18,7 @@ pub(crate) use bert::{ROBERTA_PAD, with_new_head};
 pub use error::ModelError;
 pub use gpt2::{Gpt2, Gpt2Block, Gpt2Config};
 pub use t5::{T5, T5Config, T5Decoder, T5DecoderBlock, T5Encoder, T5EncoderBlock, T5FeedForward, T5State};
+pub use transformer::{
+    DecoderBlock, EmbeddingInit, EncoderBlock, Positions, TieEmbeddings, Transformer, TransformerConfig,
+    TransformerState,
+};

@@ -4,6 +4,7 @@ mod bert;
 mod gpt2;
 mod t5;
 mod training;
+mod transformer;
 
 use std::{collections::BTreeMap, fs, path::Path, path::PathBuf};
 
