@@ -253,7 +253,7 @@ pub enum DataError {
         found: String,
     },
     /// A folder has no tokenizer in it.
-    #[error("{folder}: no tokenizer here: neither tokenizer.json, nor vocab.json with merges.txt, nor vocab.txt", folder = folder.display())]
+    #[error("{folder}: no tokenizer here: neither tokenizer.json, nor vocab.json with merges.txt, nor vocab.txt, nor spiece.model", folder = folder.display())]
     NoTokenizer {
         /// The folder.
         folder: PathBuf,

@@ -6,7 +6,7 @@ use super::{Tokenizer, TokenizerConfig};
 use crate::{DataError, Source};
 
 /// Changes whenever training starts to give another result for the same text, so that older results are not taken for new ones.
-const TRAINING_VERSION: u32 = 1;
+const TRAINING_VERSION: u32 = 2;
 
 impl Tokenizer {
     /// The tokenizer that a config asks for: opened from `config.from`, or trained on `source` and kept in `cache_dir`, where the
@@ -20,10 +20,11 @@ impl Tokenizer {
             return Self::open(Path::new(path));
         }
         let key = format!(
-            "{TRAINING_VERSION}\n{}\n{}\n{:?}\n{}",
+            "{TRAINING_VERSION}\n{}\n{}\n{:?}\n{}\n{}",
             config.kind,
             config.vocab_size,
             config.end_of_text,
+            config.sentinels,
             source.fingerprint()?
         );
         let name = format!("{}-{:.16x}.json", config.kind, Sha256::digest(key));

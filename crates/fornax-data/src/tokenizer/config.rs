@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TokenizerConfig {
-    /// A file (`tokenizer.json`, GPT-2's `vocab.json` or `merges.txt`, BERT's `vocab.txt`) or a folder with one of them, such as a
-    /// run folder. The other keys play no part then.
+    /// A file (`tokenizer.json`, GPT-2's `vocab.json` or `merges.txt`, BERT's `vocab.txt`, T5's `spiece.model`) or a folder with
+    /// one of them, such as a run folder. The other keys play no part then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// What to train.
@@ -18,12 +18,19 @@ pub struct TokenizerConfig {
     /// characters and bytes have none. WordPiece and Unigram have their own special tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_of_text: Option<bool>,
+    /// How many sentinels `<extra_id_N> ... <extra_id_0>` stand behind all other tokens; T5 has 100. `vocab_size` counts them in.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub sentinels: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Default for TokenizerConfig {
     fn default() -> Self {
         // 8,192 tokens: on a few megabytes of text the embedding of a small model is still well trained.
-        Self { from: None, kind: TokenizerKind::ByteBpe, vocab_size: 8192, end_of_text: None }
+        Self { from: None, kind: TokenizerKind::ByteBpe, vocab_size: 8192, end_of_text: None, sentinels: 0 }
     }
 }
 

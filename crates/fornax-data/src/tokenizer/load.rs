@@ -7,14 +7,15 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, Model};
 
 use super::subwords::{BERT_SPECIALS, bert_pipeline, byte_level_pipeline};
-use super::{END_OF_TEXT, Tokenizer};
+use super::{END_OF_TEXT, Tokenizer, sentencepiece};
 use crate::DataError;
 
 impl Tokenizer {
     /// Opens a tokenizer: a file, or a folder with one of
     /// - `tokenizer.json` (Hugging Face, any kind; also a run folder),
     /// - `vocab.json` and `merges.txt` (GPT-2; RoBERTa if there is a `<mask>`), also with a common prefix as in `gpt2-vocab.json` and `gpt2-merges.txt`,
-    /// - `vocab.txt` (BERT; taken as cased if a token has an upper-case letter).
+    /// - `vocab.txt` (BERT; taken as cased if a token has an upper-case letter),
+    /// - `spiece.model` (T5: SentencePiece's Unigram models), also under any other name that ends in `.model`.
     ///
     /// Padding, truncation and BPE dropout that the file asks for are switched off.
     ///
@@ -29,6 +30,7 @@ impl Tokenizer {
             _ if name.ends_with("merges.txt") => gpt2(&partner(&file, "merges.txt", "vocab.json")?, &file),
             _ if name.ends_with("vocab.json") => gpt2(&file, &partner(&file, "vocab.json", "merges.txt")?),
             Some((_, "txt")) => bert(&file),
+            Some((_, "model")) => sentencepiece::open(&file),
             _ => tokenizers::Tokenizer::from_file(&file),
         };
         let pipeline =
@@ -38,7 +40,7 @@ impl Tokenizer {
 }
 
 fn find(folder: &Path) -> Result<PathBuf, DataError> {
-    for name in ["tokenizer.json", "vocab.json", "vocab.txt"] {
+    for name in ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"] {
         let file = folder.join(name);
         if file.is_file() {
             return Ok(file);

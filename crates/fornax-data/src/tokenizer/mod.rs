@@ -4,6 +4,8 @@ mod cache;
 mod config;
 mod load;
 mod pieces;
+mod sentencepiece;
+mod sentinels;
 mod special;
 mod subwords;
 mod table;
@@ -42,6 +44,7 @@ pub struct Tokenizer {
     table: Option<Table>,
     vocab_size: usize,
     end_of_text: Option<u32>,
+    sentinels: Vec<u32>,
     hash: String,
     /// Tokens that are looked for in the text before anything else.
     added: Vec<String>,
@@ -72,6 +75,7 @@ impl Tokenizer {
             table: Table::of(&pipeline),
             vocab_size: *largest as usize + 1,
             end_of_text: END_OF_TEXT_NAMES.iter().find_map(|name| vocabulary.get(*name).copied()),
+            sentinels: sentinels::find(|name| vocabulary.get(name).copied()),
             hash,
             added,
             pipeline,

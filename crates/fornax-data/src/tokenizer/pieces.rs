@@ -53,13 +53,14 @@ impl Tokenizer {
     }
 
     /// For each id below [`vocab_size`](Self::vocab_size) whether it is a special token: one that the tokenizer's file marks as
-    /// special, or one with a [part to play](SpecialToken).
+    /// special, one with a [part to play](SpecialToken), or a [sentinel](Self::sentinel).
     pub fn is_special(&self) -> Vec<bool> {
         let mut special = vec![false; self.vocab_size];
         for (id, token) in self.pipeline.get_added_vocabulary().get_added_tokens_decoder() {
             special[*id as usize] = token.special;
         }
-        for id in SpecialToken::ALL.into_iter().filter_map(|token| self.special_id(token).ok()) {
+        let named = SpecialToken::ALL.into_iter().filter_map(|token| self.special_id(token).ok());
+        for id in named.chain(self.sentinels.iter().copied()) {
             special[id as usize] = true;
         }
         special
@@ -139,6 +140,10 @@ impl Tokenizer {
                 }
                 begin => put("bos_token", begin.map(str::to_owned)),
             }
+        }
+        if self.sentinel_count() > 0 {
+            // By this number `T5Tokenizer` knows how many there are.
+            config.insert("extra_ids".into(), self.sentinel_count().into());
         }
         config
     }

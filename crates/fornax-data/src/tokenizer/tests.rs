@@ -95,6 +95,7 @@ fn vocabularies_have_the_size_and_special_tokens_of_their_kind() {
     assert_eq!(["<pad>", "</s>", "<unk>"].map(|token| unigram.token_to_id(token)), [0, 1, 2].map(Some));
     assert_eq!((unigram.vocab_size(), unigram.end_of_text_id()), (50, Some(1)));
     assert_eq!(unigram.decode(&unigram.encode("the  lowest").unwrap(), true).unwrap(), "the lowest");
+    assert_eq!(unigram.encode(" the lowest\n").unwrap(), unigram.encode("the lowest").unwrap());
     assert_eq!(unigram.encode("the Ω").unwrap().last(), Some(&2), "an unknown character is <unk>");
 
     let bytes = trained(TokenizerKind::Byte, 0);

@@ -14,7 +14,7 @@ use tokenizers::{
 };
 
 use super::subwords::{BERT_SPECIALS, bert_pipeline, byte_level_pipeline};
-use super::{END_OF_TEXT, Tokenizer, TokenizerConfig, TokenizerKind, table, unigram};
+use super::{END_OF_TEXT, Tokenizer, TokenizerConfig, TokenizerKind, sentinels, table, unigram};
 use crate::loader::panic_message;
 use crate::{DataError, Source, chunks, progress};
 
@@ -37,6 +37,7 @@ impl Tokenizer {
         let failed =
             |reason: String| DataError::TokenizerTraining { kind: config.kind, corpus: source.describe(), reason };
         let end_of_text = config.end_of_text.unwrap_or(config.kind == TokenizerKind::ByteBpe);
+        let size = VocabSize { whole: config.vocab_size, sentinels: config.sentinels };
         tracing::info!("training a {} tokenizer on {}", config.kind, source.describe());
         let pipeline = match config.kind {
             TokenizerKind::Byte => table::bytes(end_of_text),
@@ -61,16 +62,21 @@ impl Tokenizer {
                 }
                 let spinner = progress::spinner(&format!("training {kind}, {} different words", words.len()));
                 let trained = catch_unwind(AssertUnwindSafe(|| match kind {
-                    TokenizerKind::ByteBpe => byte_bpe(&words, config.vocab_size, end_of_text),
-                    TokenizerKind::Wordpiece => wordpiece(&words, config.vocab_size),
-                    _ => unigram::train(words, config.vocab_size, untrained),
+                    TokenizerKind::ByteBpe => byte_bpe(&words, size, end_of_text),
+                    TokenizerKind::Wordpiece => wordpiece(&words, size),
+                    _ => unigram::train(words, size, untrained),
                 }));
                 spinner.finish_and_clear();
                 // The trainers of `tokenizers` assert what a strange corpus can break.
                 trained.map_err(|payload| failed(panic_message(payload.as_ref())))?
             }
         };
-        let pipeline = pipeline.map_err(|error| match error.downcast::<DataError>() {
+        let with_sentinels = pipeline.and_then(|mut pipeline| {
+            let names = sentinels::names(config.sentinels);
+            pipeline.add_special_tokens(names.map(|name| AddedToken::from(name, true)))?;
+            Ok(pipeline)
+        });
+        let pipeline = with_sentinels.map_err(|error| match error.downcast::<DataError>() {
             Ok(error) => *error,
             Err(error) => failed(error.to_string()),
         })?;
@@ -78,16 +84,28 @@ impl Tokenizer {
     }
 }
 
-/// Refuses a vocabulary that has no room for the `minimum` of alphabet and special tokens.
-pub(super) fn check_vocab_size(vocab_size: usize, minimum: usize) -> Result<(), DataError> {
-    if vocab_size >= minimum {
-        return Ok(());
+/// The size of a vocabulary to train.
+#[derive(Clone, Copy)]
+pub(super) struct VocabSize {
+    /// All tokens.
+    pub(super) whole: usize,
+    /// Those behind what is trained.
+    pub(super) sentinels: usize,
+}
+
+impl VocabSize {
+    /// The tokens that are left for a trainer. Refuses a size that has no room for the `minimum` of alphabet and special tokens.
+    pub(super) fn trained(self, minimum: usize) -> Result<usize, DataError> {
+        let left = self.whole.checked_sub(self.sentinels).filter(|left| *left >= minimum);
+        left.ok_or_else(|| DataError::ConfigValue {
+            key: "tokenizer.vocab_size",
+            value: self.whole.to_string(),
+            expected: format!(
+                "at least {}, for the alphabet of the text and the special tokens",
+                minimum.saturating_add(self.sentinels)
+            ),
+        })
     }
-    Err(DataError::ConfigValue {
-        key: "tokenizer.vocab_size",
-        value: vocab_size.to_string(),
-        expected: format!("at least {minimum}, for the alphabet of the text and the special tokens"),
-    })
 }
 
 fn no_text(source: &dyn Source) -> DataError {
@@ -160,18 +178,18 @@ fn merge(a: HashMap<String, u64>, b: HashMap<String, u64>) -> HashMap<String, u6
     large
 }
 
-fn byte_bpe(words: &WordCounts, vocab_size: usize, end_of_text: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
+fn byte_bpe(words: &WordCounts, size: VocabSize, end_of_text: bool) -> tokenizers::Result<tokenizers::Tokenizer> {
     let specials: Vec<String> = end_of_text.then(|| END_OF_TEXT.to_owned()).into_iter().collect();
     let alphabet = ByteLevel::alphabet().into_iter().collect();
     let trainer = BpeTrainer::builder().initial_alphabet(alphabet);
-    let model = merges(words, vocab_size, 256, specials.clone(), trainer.build())?;
+    let model = merges(words, size, 256, specials.clone(), trainer.build())?;
     let mut pipeline = byte_level_pipeline(model);
     pipeline.with_post_processor(Some(ByteLevelProcessor::new(true, false, true)));
     pipeline.add_special_tokens(specials.into_iter().map(|token| AddedToken::from(token, true)))?;
     Ok(pipeline)
 }
 
-fn wordpiece(words: &WordCounts, vocab_size: usize) -> tokenizers::Result<tokenizers::Tokenizer> {
+fn wordpiece(words: &WordCounts, size: VocabSize) -> tokenizers::Result<tokenizers::Tokenizer> {
     let mut frequency: HashMap<char, u64> = HashMap::new();
     for (word, count) in words {
         for character in word.chars() {
@@ -191,20 +209,19 @@ fn wordpiece(words: &WordCounts, vocab_size: usize) -> tokenizers::Result<tokeni
     let continuing = inner.iter().map(|character| format!("##{character}"));
     let specials: Vec<String> = BERT_SPECIALS.map(str::to_owned).into_iter().chain(first).chain(continuing).collect();
     let trainer = BpeTrainer::builder().continuing_subword_prefix("##".into()).build();
-    let model = merges(&words, vocab_size, 0, specials, trainer)?;
+    let model = merges(&words, size, 0, specials, trainer)?;
     bert_pipeline(WordPiece::from_bpe(&model), true)
 }
 
 /// Runs the BPE trainer. `alphabet` is the number of tokens that it starts with besides `specials`.
 fn merges(
     words: &WordCounts,
-    vocab_size: usize,
+    size: VocabSize,
     alphabet: usize,
     specials: Vec<String>,
     mut trainer: BpeTrainer,
 ) -> tokenizers::Result<BPE> {
-    check_vocab_size(vocab_size, alphabet + specials.len())?;
-    trainer.vocab_size = vocab_size;
+    trainer.vocab_size = size.trained(alphabet + specials.len())?;
     trainer.min_frequency = MIN_FREQUENCY;
     trainer.special_tokens = specials.into_iter().map(|token| AddedToken::from(token, true)).collect();
     // Its own bars print empty lines to stdout.

@@ -5,12 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::AddedToken;
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
-use tokenizers::normalizers::replace::ReplacePattern;
-use tokenizers::normalizers::{NFKC, Nmt, Replace, Sequence};
+use tokenizers::normalizers::{NFKC, Nmt, Sequence};
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::template::TemplateProcessing;
 
-use super::train::{WordCounts, check_vocab_size};
+use super::sentinels;
+use super::train::{VocabSize, WordCounts};
 use crate::loader::panic_message;
 
 /// T5's special tokens, in the order of their ids.
@@ -21,32 +23,37 @@ const PENALTY_STEP: f64 = 0.0001;
 /// How many orders of the words are tried.
 const ROTATIONS: usize = 8;
 
-/// SentencePiece's conventions: compatibility forms folded, white space made single spaces, spaces written as U+2581.
+/// SentencePiece's sign for a space.
+pub(super) const SPACE: char = '▁';
+
+/// Words without the white space around them, each begun by the sign for a space, and what makes text of them again.
+pub(super) fn words() -> (PreTokenizers, Metaspace) {
+    let metaspace = Metaspace::new(SPACE, PrependScheme::Always, true);
+    (PreTokenizers::new(vec![WhitespaceSplit.into(), metaspace.clone().into()]), metaspace)
+}
+
+/// SentencePiece's conventions: compatibility forms folded, words begun by U+2581.
 pub(super) fn pipeline() -> tokenizers::Result<tokenizers::Tokenizer> {
-    let spaces = Replace::new(ReplacePattern::Regex(" {2,}".into()), " ")?;
-    let metaspace = Metaspace::new('▁', PrependScheme::Always, true);
+    let (words, metaspace) = words();
     let template = TemplateProcessing::builder()
         .try_single("$A </s>")?
         .try_pair("$A </s> $B </s>")?
         .special_tokens(vec![("</s>", 1)])
         .build()?;
     let mut pipeline = tokenizers::Tokenizer::new(Unigram::default());
-    pipeline.with_normalizer(Some(Sequence::new(vec![Nmt.into(), NFKC.into(), spaces.into()])))?;
-    pipeline
-        .with_pre_tokenizer(Some(metaspace.clone()))
-        .with_decoder(Some(metaspace))
-        .with_post_processor(Some(template));
+    pipeline.with_normalizer(Some(Sequence::new(vec![Nmt.into(), NFKC.into()])))?;
+    pipeline.with_pre_tokenizer(Some(words)).with_decoder(Some(metaspace)).with_post_processor(Some(template));
     Ok(pipeline)
 }
 
 /// Trains on sorted `words` and puts the model into `pipeline`.
 pub(super) fn train(
     words: WordCounts,
-    vocab_size: usize,
+    size: VocabSize,
     mut pipeline: tokenizers::Tokenizer,
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
     let characters: BTreeSet<char> = words.iter().flat_map(|(word, _)| word.chars()).collect();
-    check_vocab_size(vocab_size, characters.len() + SPECIALS.len())?;
+    let vocab_size = size.trained(characters.len() + SPECIALS.len())?;
     let specials: Vec<AddedToken> = SPECIALS.map(|token| AddedToken::from(token, true)).into();
     let trainer = UnigramTrainer::builder()
         .show_progress(false) // its own bars print empty lines to stdout
@@ -55,7 +62,7 @@ pub(super) fn train(
         .unk_token(Some(UNKNOWN.into()))
         .build()?;
     let words = words.into_iter().map(|(word, count)| (word, u32::try_from(count).unwrap_or(u32::MAX))).collect();
-    pipeline.with_model(in_fixed_order(&run(&trainer, words)?)?);
+    pipeline.with_model(in_fixed_order(&run(&trainer, words)?, size.sentinels)?);
     pipeline.add_special_tokens(specials)?;
     Ok(pipeline)
 }
@@ -83,8 +90,8 @@ fn run(trainer: &UnigramTrainer, mut words: Vec<(String, u32)>) -> tokenizers::R
 }
 
 /// Undoes what the trainer leaves to the order of a hash map: which of the characters that its model lacks gets which of the lowest
-/// scores, and the order of equal scores.
-fn in_fixed_order(model: &Unigram) -> tokenizers::Result<Unigram> {
+/// scores, and the order of equal scores. Behind them come the sentinels, as in the model of T5's own `tokenizer.json`.
+fn in_fixed_order(model: &Unigram, sentinels: usize) -> tokenizers::Result<Unigram> {
     let (specials, mut pieces): (Vec<_>, Vec<_>) =
         model.iter().cloned().partition(|(token, _)| SPECIALS.contains(&token.as_str()));
     let lowest = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
@@ -108,5 +115,7 @@ fn in_fixed_order(model: &Unigram) -> tokenizers::Result<Unigram> {
     pieces.extend(characters.into_iter().zip(scores));
     pieces.sort_unstable_by(|(a, a_score), (b, b_score)| b_score.total_cmp(a_score).then_with(|| a.cmp(b)));
     let unknown = specials.iter().position(|(token, _)| token == UNKNOWN);
-    Unigram::from(specials.into_iter().chain(pieces).collect(), unknown, false)
+    // Their score plays no part: as special tokens they are taken out of a text before the model sees it.
+    let sentinels = sentinels::names(sentinels).map(|name| (name, 0.0));
+    Unigram::from(specials.into_iter().chain(pieces).chain(sentinels).collect(), unknown, false)
 }
