@@ -9,6 +9,7 @@ mod chrf;
 mod error;
 mod ngrams;
 mod rouge;
+mod scores;
 mod text;
 
 pub use answers::{ExactMatch, Normalization, TokenF1};
@@ -16,6 +17,7 @@ pub use bleu::{Bleu, BleuOptions, BleuScore, BleuTokenizer, Smoothing};
 pub use chrf::{Chrf, ChrfOptions};
 pub use error::MetricError;
 pub use rouge::{Rouge, RougeScores, Score};
+pub use scores::{TextMetric, TextScores};
 
 #[cfg(test)]
 mod tests;

@@ -240,3 +240,17 @@ proptest! {
         prop_assert_eq!(bleu(BleuOptions::default(), &forward), bleu(BleuOptions::default(), &backward));
     }
 }
+
+#[test]
+fn several_metrics_are_counted_at_once() {
+    let mut scores = TextScores::new(&TextMetric::ALL).unwrap();
+    scores.add("The cat sat on the mat.", &["the cat sat on the mat."]).unwrap();
+    scores.add("A dog barks at night", &["A dog barks at night"]).unwrap();
+    let values = scores.finish().unwrap();
+    let names: Vec<&str> = TextMetric::ALL.iter().flat_map(|metric| metric.names()).copied().collect();
+    assert!(names.iter().all(|name| values.contains_key(*name)) && values.len() == names.len(), "{values:?}");
+    assert_eq!((values["exact_match"], values["rouge1"], values["f1"]), (0.5, 1.0, 1.0));
+    assert!((values["bleu"] - 100.0).abs() < 1e-9, "case does not count");
+    assert!(values["sacrebleu"] < 95.0 && values["chrf"] < 100.0, "case counts");
+    assert!(TextScores::new(&[TextMetric::Rouge]).unwrap().finish().is_err(), "no text");
+}

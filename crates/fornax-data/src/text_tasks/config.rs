@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use fornax_metrics::TextMetric;
 use serde::{Deserialize, Serialize};
 
 use super::template::Template;
@@ -40,41 +41,10 @@ pub struct TaskConfig {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<String, String>,
     /// What an output is measured by.
-    pub metric: TaskMetric,
+    pub metric: TextMetric,
     /// Its share of the mixture in proportion to the others', with `mixture.by = "weights"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-}
-
-/// What the outputs of a task are measured by, against the reference of each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TaskMetric {
-    /// The share of outputs that are their reference: accuracy, where a word stands for a label.
-    ExactMatch,
-    /// BLEU of words between spaces.
-    Bleu,
-    /// BLEU as `sacrebleu` counts words.
-    Sacrebleu,
-    /// The F-score of character n-grams.
-    Chrf,
-    /// ROUGE-1, ROUGE-2 and ROUGE-L.
-    Rouge,
-    /// The F-score of words that output and reference share, as SQuAD's.
-    F1,
-}
-
-impl fmt::Display for TaskMetric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ExactMatch => "exact_match",
-            Self::Bleu => "bleu",
-            Self::Sacrebleu => "sacrebleu",
-            Self::Chrf => "chrf",
-            Self::Rouge => "rouge",
-            Self::F1 => "f1",
-        })
-    }
 }
 
 /// The table `[mixture]`: how often each task is drawn (T5, arXiv 1910.10683, section 3.5.2).

@@ -10,7 +10,8 @@ mod plan;
 mod task;
 mod template;
 
-pub use config::{Mixing, MixtureConfig, TaskConfig, TaskMetric};
+pub use config::{Mixing, MixtureConfig, TaskConfig};
+pub use fornax_metrics::TextMetric;
 pub use mixture::TaskMixture;
 pub use plan::MixturePlan;
 pub use task::{ScoredTask, TextTask, TextTasks};

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use super::config::{TaskConfig, TaskMetric};
+use fornax_metrics::TextMetric;
+
+use super::config::TaskConfig;
 use super::template::Template;
 use crate::dataset::Places;
 use crate::pairs::{PairBatches, PairEncoder, PairSet, TextPair, TextPairs, rows_of_data_set, rows_of_files};
@@ -31,7 +33,7 @@ pub struct ScoredTask {
     /// The task.
     pub name: String,
     /// What its outputs are measured by.
-    pub metric: TaskMetric,
+    pub metric: TextMetric,
     /// Sources and references.
     pub texts: TextPairs,
     /// The same pairs as token ids.
@@ -111,7 +113,7 @@ impl TextTask {
     }
 
     /// What its outputs are measured by.
-    pub fn metric(&self) -> TaskMetric {
+    pub fn metric(&self) -> TextMetric {
         self.config.metric
     }
 

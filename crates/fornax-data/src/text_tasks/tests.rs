@@ -82,7 +82,7 @@ fn rows_become_sources_by_a_template_and_labels_become_words() {
         pairs_of(&translation.train),
         [("translate German to English: eins", "one"), ("translate German to English: zwei", "two")]
     );
-    assert_eq!((translation.metric(), translation.words().count()), (TaskMetric::Sacrebleu, 0));
+    assert_eq!((translation.metric(), translation.words().count()), (TextMetric::Sacrebleu, 0));
     let error = tasks.task("sentimant").unwrap_err();
     assert_eq!(error.to_string(), "unknown task `sentimant`; there is: sentiment, translation");
     assert_eq!(error.hint().as_deref(), Some("did you mean `sentiment`?"));
@@ -276,7 +276,7 @@ fn a_mixture_gives_batches_of_its_tasks_and_resumes_anywhere() {
     let shown: Vec<_> = scored.iter().map(|task| (task.name.as_str(), task.metric, task.texts.reference(0))).collect();
     assert_eq!(
         shown,
-        [("sentiment", TaskMetric::ExactMatch, "negative"), ("translation", TaskMetric::Sacrebleu, "three")]
+        [("sentiment", TextMetric::ExactMatch, "negative"), ("translation", TextMetric::Sacrebleu, "three")]
     );
     let batch = scored[1].batches(4, None).unwrap().micro_batches(0).unwrap().remove(0);
     assert_eq!(text(&batch.targets[..5]), "three");
