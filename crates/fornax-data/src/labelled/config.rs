@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::TableFormat;
 use super::example::{LabelKind, LabelledSet};
 use super::find::TaskFiles;
-use super::read::{Spelling, Table};
-use super::tasks::{Column, Columns, GlueTask, TaskInfo, TaskSet};
+use super::read::{ExampleTable, Spelling};
+use super::tasks::{Columns, GlueTask, TaskInfo, TaskSet};
 use crate::dataset::Places;
-use crate::source::{Format, FoundFile, file_sha256, find_files, hash_parts, list_paths, refuse_shared};
+use crate::source::{Column, Format, FoundFile, file_sha256, find_files, hash_parts, list_paths, refuse_shared};
 use crate::{DataError, Split};
 
 /// The table `[data]` of a recipe that learns labels: a GLUE task, or the user's own tables.
@@ -268,7 +268,7 @@ impl LabelledConfig {
         }
         let open = |(split, files): (Split, Vec<FoundFile>)| {
             let secret = split == Split::Test;
-            let table = Table {
+            let table = ExampleTable {
                 format,
                 columns,
                 labels: &kind,
@@ -355,12 +355,12 @@ fn read_task_set(info: &TaskInfo, set: &TaskSet, files: &TaskFiles) -> Result<Op
         return Ok(None);
     };
     let (kind, listed) = (info.label_kind(), files.listed()?);
-    let table = Table {
+    let table = ExampleTable {
         format: found.format,
         columns: found.columns,
         labels: &kind,
         secret: set.split == Split::Test,
-        incomplete_rows: info.incomplete_rows,
+        incomplete_rows: info.incomplete_rows && files.hub.is_none(),
         task: Some(info.title),
         spelling: if files.hub.is_some() { Spelling::Any } else { info.spelling() },
         hub: files.hub.as_ref(),
@@ -374,7 +374,7 @@ fn read_task_set(info: &TaskInfo, set: &TaskSet, files: &TaskFiles) -> Result<Op
     Ok(Some(read))
 }
 
-fn read_set(name: &str, table: &Table<'_>, paths: &[PathBuf]) -> Result<LabelledSet, DataError> {
+fn read_set(name: &str, table: &ExampleTable<'_>, paths: &[PathBuf]) -> Result<LabelledSet, DataError> {
     let mut examples = Vec::new();
     let mut parts = vec![format!("{:?} {:?} {:?}", table.format, table.columns, table.labels)];
     for path in paths {

@@ -105,4 +105,4 @@ fn shards(folder: &Path, stem: &str, ending: &str) -> Result<Vec<PathBuf>, DataE
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -11,22 +11,19 @@ mod config;
 mod encode;
 mod example;
 mod find;
-mod format;
 mod hub;
 mod read;
 mod submission;
 mod tasks;
 
+pub use crate::source::{Column, TableFormat};
 pub use batch::{LabelledBatch, LabelledBatches, Labels};
 pub use buckets::{BucketPlan, LengthPlan};
 pub use config::{LabelledConfig, LabelledSplits, ScoredSets};
 pub use encode::EncodedSet;
 pub use example::{Label, LabelKind, LabelledExample, LabelledSet};
-pub use format::TableFormat;
 pub use submission::{write_predictions, write_submission};
-pub use tasks::{Column, Columns, GlueTask, TaskInfo, TaskLabels, TaskSet};
+pub use tasks::{Columns, GlueTask, TaskInfo, TaskLabels, TaskSet};
 
-#[cfg(test)]
-pub(crate) use hub::tests as parquet_files;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::example::LabelKind;
 use super::read::Spelling;
 use crate::Split;
+use crate::source::Column;
 
 /// A task of GLUE (Wang et al., 2018), by the name that Hugging Face's `datasets` gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,15 +92,6 @@ pub(super) struct OtherFile {
 
 /// Names of the file that has the two ids of each row of MRPC's valid set.
 pub(super) const MRPC_VALID_IDS: [&str; 2] = ["mrpc_dev_ids.tsv", "dev_ids.tsv"];
-
-/// Where a value stands in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Column<'a> {
-    /// Under this name in the header line.
-    Name(&'a str),
-    /// In this place, counted from 0.
-    Number(usize),
-}
 
 /// The columns that an example is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

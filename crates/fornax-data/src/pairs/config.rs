@@ -8,8 +8,7 @@ use super::encode::{PairEncoder, PairSet};
 use super::find::{rows_of_data_set, rows_of_files};
 use super::text_pairs::{TextPair, TextPairs};
 use crate::dataset::Places;
-use crate::labelled::TableFormat;
-use crate::source::{TextRows, WantedColumns, refuse_shared_paths};
+use crate::source::{TableFormat, TextRows, WantedColumns, refuse_shared_paths};
 use crate::{DataError, Fill, Split, StepSize, Tokenizer};
 
 /// The table `[data]` of a recipe that learns pairs of texts, as translation does: a data set, parallel files, or tables.

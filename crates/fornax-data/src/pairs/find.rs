@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use crate::dataset::{self, Places};
-use crate::labelled::TableFormat;
-use crate::source::{Format, TextRows, extension, find_files};
+use crate::source::{Format, TableFormat, TextRows, extension, find_files};
 use crate::{DataError, Split};
 
 /// The user's own files: tables if `format` or all names say so, else parallel files whose extensions name their columns. `wrong` makes
@@ -52,17 +51,12 @@ pub(crate) fn rows_of_data_set(
     };
     let fetch = |file: &String| places.get_entry(name, descriptor.entry(name, file)?);
     let unusable = |message: &str| DataError::Descriptor { name: name.into(), message: message.into() };
-    let format = match descriptor.format {
-        Format::Tsv => Some(TableFormat::Tsv),
-        Format::Csv => Some(TableFormat::Csv),
-        Format::Jsonl => Some(TableFormat::Jsonl),
-        Format::Lines => None,
-        Format::Text | Format::Paragraphs => {
-            return Err(unusable(
-                "its texts have no columns, so there are no pairs in it; `fornax data list` shows all data sets",
-            ));
-        }
-    };
+    let format = TableFormat::of_columns(descriptor.format);
+    if format.is_none() && descriptor.format != Format::Lines {
+        return Err(unusable(
+            "its texts have no columns, so there are no pairs in it; `fornax data list` shows all data sets",
+        ));
+    }
     if names.is_empty() {
         return Ok(None);
     }

@@ -47,6 +47,49 @@ impl Format {
     }
 }
 
+/// How the rows of a table lie in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFormat {
+    /// Columns between tabs, named by a header line; quotes are ordinary characters, as in the GLUE files.
+    Tsv,
+    /// Comma-separated values with a header line and quotes (RFC 4180).
+    Csv,
+    /// One JSON object a line.
+    Jsonl,
+    /// Parquet, plain or packed with Snappy, as the Hugging Face hub has it.
+    Parquet,
+}
+
+impl TableFormat {
+    /// What a file's name says: `.tsv`, `.csv`, `.jsonl` or `.ndjson` (each also with `.gz` behind it), `.parquet`.
+    pub fn of(path: &Path) -> Option<Self> {
+        let parquet = || path.extension().filter(|it| it.eq_ignore_ascii_case("parquet")).map(|_| Self::Parquet);
+        Self::of_columns(Format::of(path)).or_else(parquet)
+    }
+
+    /// The same format, if it has columns.
+    pub(crate) fn of_columns(format: Format) -> Option<Self> {
+        match format {
+            Format::Tsv => Some(Self::Tsv),
+            Format::Csv => Some(Self::Csv),
+            Format::Jsonl => Some(Self::Jsonl),
+            Format::Text | Format::Lines | Format::Paragraphs => None,
+        }
+    }
+
+    /// The extensions that are read from a folder.
+    pub(crate) fn extensions(self) -> Vec<String> {
+        let extensions = match self {
+            Self::Tsv => Format::Tsv.extensions(),
+            Self::Csv => Format::Csv.extensions(),
+            Self::Jsonl => Format::Jsonl.extensions(),
+            Self::Parquet => &["parquet"],
+        };
+        extensions.iter().map(ToString::to_string).collect()
+    }
+}
+
 /// The extension in lower case, looking through `.gz`: `jsonl` for `a.JSONL.gz`.
 pub(crate) fn extension(path: &Path) -> String {
     let lower = |path: &Path| path.extension().map(|it| it.to_string_lossy().to_lowercase()).unwrap_or_default();

@@ -16,6 +16,7 @@ mod records;
 mod rows;
 mod rust_crates;
 mod split;
+mod table;
 mod text;
 mod text_files;
 mod texts;
@@ -25,16 +26,20 @@ use burn_dataset::Dataset;
 use crate::DataError;
 
 pub use files::{FoundFile, find_files};
-pub use format::Format;
+pub use format::{Format, TableFormat};
 pub use records::Records;
 pub use rust_crates::{CrateEntry, CrateFolders, Part, RustCrates};
 pub use split::{Split, Splits, split};
+pub use table::Column;
 pub use text_files::TextFiles;
 pub use texts::Texts;
 
 pub(crate) use files::{list as list_paths, refuse_shared, refuse_shared_paths};
 pub(crate) use format::extension;
 pub(crate) use rows::{TextRow, TextRows, WantedColumns};
+#[cfg(test)]
+pub(crate) use table::parquet_files;
+pub(crate) use table::{Cells, Holds, Table};
 pub(crate) use text::{file_sha256, hash_parts, read_text};
 
 /// One text with a name for messages.

@@ -1,11 +1,11 @@
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use super::TableFormat;
 use super::format::extension;
+use super::table::{Column, Holds, Table};
 use super::text::{BYTE_ORDER_MARK, file_sha256, hash_parts, read_bytes};
 use crate::DataError;
-use crate::labelled::TableFormat;
-
-mod table;
 
 /// Rows of texts by the names of their columns: tables, or files of which line i of one belongs to line i of the others.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl TextRows {
         for (number, file) in self.files.iter().enumerate() {
             let before = rows.len();
             match file {
-                RowFile::Table(path, format) => table::read(path, *format, wanted, number, &mut rows)?,
+                RowFile::Table(path, format) => read_table(path, *format, wanted, number, &mut rows)?,
                 RowFile::Parallel(columns) => read_parallel(columns, wanted, number, &mut rows)?,
             }
             if rows.len() == before {
@@ -137,6 +137,25 @@ impl RowFile {
         };
         table.into_iter().chain(columns.iter().map(|(_, path)| path.as_path()))
     }
+}
+
+fn read_table(
+    path: &Path,
+    format: TableFormat,
+    wanted: WantedColumns<'_>,
+    file: usize,
+    rows: &mut Vec<TextRow>,
+) -> Result<(), DataError> {
+    let required = wanted.required.iter().map(|name| (Column::Name(name), Holds::Values));
+    let optional = wanted.optional.map(|name| (Column::Name(name), Holds::Anything));
+    let columns = required.chain(optional).collect();
+    Table { path, format, headerless: None, columns, question: String::new() }.read(|line, cells| {
+        let mut cells = cells?.into_iter().map(|cell| cell.map(Cow::into_owned));
+        // Each of the required columns has a value.
+        let texts = cells.by_ref().take(wanted.required.len()).flatten().collect();
+        rows.push(TextRow { file, line, texts, optional: cells.next().flatten() });
+        Ok(())
+    })
 }
 
 fn read_parallel(

@@ -1,4 +1,5 @@
 use super::*;
+use crate::source::parquet_files::{Values, write_parquet};
 
 #[test]
 fn own_tables_name_their_columns() {
@@ -43,6 +44,48 @@ fn own_tables_name_their_columns() {
     assert_eq!(splits.best(), "accuracy");
 }
 
+fn write_rows(path: &Path, rows: &[(&str, i64)]) {
+    let (texts, labels): (Vec<&str>, Vec<i64>) = rows.iter().copied().unzip();
+    write_parquet(path, &[("sentence", Values::Texts(&texts)), ("label", Values::Integers(&labels))]);
+}
+
+#[test]
+fn parquet_is_read_and_its_mistakes_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    write_rows(&place("train.parquet"), &[("it 's \"fine\" ", 1), ("bad\n", 0)]);
+    write_rows(&place("test.parquet"), &[("what ?", -1)]);
+    let config = LabelledConfig {
+        files: vec![place("train.parquet")],
+        valid_files: vec![place("valid.parquet")],
+        test_files: vec![place("test.parquet")],
+        text_column: Some("sentence".into()),
+        labels: vec!["negative".into(), "positive".into()],
+        ..LabelledConfig::default()
+    };
+    let open = |config: &LabelledConfig| {
+        config.open_in(Places::default()).map_err(|error| {
+            error.to_string().replace(&format!("{}{}", folder.path().display(), std::path::MAIN_SEPARATOR), "")
+        })
+    };
+    write_rows(&place("valid.parquet"), &[("so so", 1), ("hm", 2)]);
+    let message = "valid.parquet:2: the label is `2`, not one of: negative (0), positive (1)";
+    assert_eq!(open(&config).unwrap_err(), message);
+    write_rows(&place("valid.parquet"), &[("so so", 1)]);
+    let splits = open(&config).unwrap();
+    let found: Vec<_> = splits.train.examples().iter().map(|it| (it.text.as_str(), it.label, it.index)).collect();
+    assert_eq!(found, [("it 's \"fine\"", Some(Label::Class(1)), 0), ("bad", Some(Label::Class(0)), 1)]);
+    assert_eq!(splits.test[0].examples()[0].label, None);
+
+    let other = LabelledConfig { text_column: Some("text".into()), ..config.clone() };
+    let message = "train.parquet:1: there is no column `text`; there is: sentence, label";
+    assert_eq!(open(&other).unwrap_err(), message);
+    let other = LabelledConfig { text_column: Some("label".into()), ..config.clone() };
+    assert_eq!(open(&other).unwrap_err(), "train.parquet:1: `label` holds a number, not a string");
+    std::fs::write(place("train.parquet"), "no parquet").unwrap();
+    assert!(open(&config).unwrap_err().starts_with("train.parquet: "));
+}
+
 #[test]
 fn a_table_is_not_on_both_sides_by_whatever_path() {
     let table = [("tables/a.tsv", "text\tlabel\nwarm\t1\n")];
@@ -61,12 +104,14 @@ fn bad_own_tables_are_named() {
     assert_eq!(error("jsonl", "{\"text\": 1, \"label\": 0}"), "a.jsonl:1: `text` holds a number, not a string");
     assert_eq!(
         error("jsonl", "\n{\"txt\": \"a\", \"label\": 0}"),
-        "a.jsonl:2: there is no column `text`; there is: txt"
+        "a.jsonl:2: there is no column `text`; there is: label, txt"
     );
     assert_eq!(
         error("jsonl", "{\"text\": \"a\", \"label\": true}"),
-        "a.jsonl:1: `label` holds a boolean, not a string or a number"
+        "a.jsonl:1: the label is `true`, not one of: no (0), yes (1)"
     );
+    assert_eq!(error("jsonl", "{\"text\": \"a\", \"label\": []}"), "a.jsonl:1: `label` holds an array, not a text");
+    assert_eq!(error("jsonl", "{\"text\": null, \"label\": 0}"), "a.jsonl:1: `text` holds nothing");
     assert_eq!(error("jsonl", "{\"text\": \"a\"}"), "a.jsonl:1: there is no label");
     assert_eq!(
         error("jsonl", "{\"text\": \"a\", \"label\": \"maybe\"}"),

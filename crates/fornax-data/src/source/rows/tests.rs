@@ -124,7 +124,7 @@ fn mistakes_in_tables_are_named() {
 
 #[test]
 fn parquet_is_a_table_too() {
-    use crate::labelled::parquet_files::{Values, write_parquet};
+    use crate::source::parquet_files::{Values, write_parquet};
     let lab = Lab::new(&[]);
     let path = lab.0.path().join("a.parquet");
     write_parquet(&path, &[("text", Values::Texts(&["eins", "zwei"])), ("label", Values::Integers(&[1, -1]))]);
