@@ -1,9 +1,8 @@
 use std::path::Path;
 
+use fornax_data::closest;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
-
-use crate::closest;
 
 /// The keys of `[data]` that say where data comes from, each with the keys that only go with another of them.
 const SOURCES: [(&str, &[&str]); 3] = [

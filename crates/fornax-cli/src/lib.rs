@@ -6,11 +6,9 @@ mod folder;
 mod program;
 mod run_args;
 mod start;
-mod suggest;
 
 pub use config::{ConfigError, Loaded, load};
 pub use folder::model_folder;
 pub use program::{Ending, Usage, UsageContext, main_with};
 pub use run_args::RunArgs;
 pub use start::{ModelTable, Start, resolve_model};
-pub use suggest::closest;

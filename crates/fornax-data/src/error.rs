@@ -388,13 +388,6 @@ pub enum DataError {
     },
 }
 
-/// The name that `word` is most likely a misspelling of, if any is close.
-fn closest<'a>(word: &str, names: &'a [String]) -> Option<&'a str> {
-    let near =
-        names.iter().map(|name| (strsim::jaro_winkler(word, name), name)).filter(|(likeness, _)| *likeness > 0.8);
-    near.max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, name)| name.as_str())
-}
-
 /// `name: ` in front of a message, or nothing.
 fn prefix(document: &str) -> String {
     if document.is_empty() { String::new() } else { format!("{document}: ") }
@@ -412,7 +405,7 @@ impl DataError {
         match self {
             Self::NotUtf8 { .. } => Some("convert the file to UTF-8, for instance with iconv".into()),
             Self::UnknownColumn { column: name, known, .. } | Self::UnknownTask { name, known } => {
-                closest(name, known).map(|name| format!("did you mean `{name}`?"))
+                crate::closest(name, known.iter().map(String::as_str)).map(|name| format!("did you mean `{name}`?"))
             }
             Self::UnequalLines { .. } => Some(
                 "line i of one file belongs to line i of the other; a line end inside a sentence moves all that follow".into(),

@@ -26,6 +26,7 @@ mod seq2seq_batch;
 pub mod source;
 mod span_corruption;
 pub mod store;
+mod suggest;
 pub mod text_tasks;
 pub mod tokenizer;
 
@@ -47,4 +48,5 @@ pub use seq2seq_batch::{Fill, Seq2SeqBatch};
 pub use source::{Document, Part, Source, Split, Splits};
 pub use span_corruption::{CorruptedLengths, NoiseSpans, restore as restore_spans};
 pub use store::{StoreOptions, TokenStore};
+pub use suggest::closest;
 pub use tokenizer::{SpecialToken, TextStream, Tokenizer, TokenizerConfig, TokenizerKind};
