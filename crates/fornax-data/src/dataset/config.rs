@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{DEFAULT_VALID_FRACTION, EMBEDDED, Places, descriptor, open_format, open_splits};
 use crate::DataError;
 use crate::source::{
-    CrateFolders, Format, FoundFile, Part, Source, Splits, find_files, list_paths, refuse_shared, split,
+    CrateFolders, Format, FoundFile, Part, Source, Splits, agreed, find_files, list_paths, refuse_listed_twice,
+    refuse_shared, split,
 };
 
 /// The table `[data]`: a data set by name, or the user's own files. With neither, the embedded data set `rust-crates`.
@@ -130,14 +131,7 @@ impl DataConfig {
         if self.valid_fraction.is_some() && !self.valid_files.is_empty() {
             return conflict("data.valid_fraction", "data.valid_files", "either names what is evaluated on");
         }
-        if let Some(both) = self.own_files().iter().find(|file| self.valid_files.contains(file)) {
-            return Err(DataError::ConfigValue {
-                key: "data.valid_files",
-                value: both.display().to_string(),
-                expected: "a file that is not in `data.files` too".into(),
-            });
-        }
-        Ok(())
+        refuse_listed_twice(self.own_files(), &self.valid_files)
     }
 
     /// The checks when there are no `files`.
@@ -215,18 +209,12 @@ impl DataConfig {
 
     /// The format that is given, else the one that all names agree on. Folders without a given format hold text.
     fn format_of_files(&self) -> Result<Format, DataError> {
-        let mut formats = self.own_files().iter().chain(&self.valid_files).map(|path| Format::of(path));
-        let format = match (self.format, formats.next()) {
-            (Some(given), _) => given,
-            (None, Some(first)) if formats.all(|format| format == first) => first,
-            _ => {
-                return Err(DataError::ConfigValue {
-                    key: "data.files",
-                    value: "a mix of formats, judging by the names".into(),
-                    expected: "files of one format, or `data.format`".into(),
-                });
-            }
-        };
+        let of_names = || agreed(self.own_files().iter().chain(&self.valid_files).map(|path| Format::of(path)));
+        let format = self.format.or_else(of_names).ok_or_else(|| DataError::ConfigValue {
+            key: "data.files",
+            value: "a mix of formats, judging by the names".into(),
+            expected: "files of one format, or `data.format`".into(),
+        })?;
         if self.text_column.is_some() && !format.has_columns() {
             return Err(DataError::ConfigConflict {
                 first: "data.text_column",

@@ -8,7 +8,10 @@ use super::find::TaskFiles;
 use super::read::{ExampleTable, Spelling};
 use super::tasks::{Columns, GlueTask, TaskInfo, TaskSet};
 use crate::dataset::Places;
-use crate::source::{Column, Format, FoundFile, file_sha256, find_files, hash_parts, list_paths, refuse_shared};
+use crate::source::{
+    Column, Format, FoundFile, agreed, file_sha256, find_files, hash_parts, list_paths, no_valid_files,
+    refuse_listed_twice, refuse_shared,
+};
 use crate::{DataError, Split};
 
 /// The table `[data]` of a recipe that learns labels: a GLUE task, or the user's own tables.
@@ -224,12 +227,9 @@ impl LabelledConfig {
             return value("data.task", "not set", &format!("one of {tasks}, or {own}"));
         }
         if self.valid_files.is_empty() {
-            return value("data.valid_files", "empty", "the files to evaluate on, which data.files needs beside it");
+            return Err(no_valid_files());
         }
-        if let Some(both) = self.files.iter().find(|file| self.valid_files.contains(file)) {
-            let expected = "a file that is not in `data.files` too";
-            return value("data.valid_files", &both.display().to_string(), expected);
-        }
+        refuse_listed_twice(&self.files, &self.valid_files)?;
         if self.folder.is_some() {
             return conflict("data.folder", own, "the folder belongs to a GLUE task");
         }
@@ -310,10 +310,7 @@ impl LabelledConfig {
                 TableFormat::of(path).ok_or_else(|| wrong(format!("{}, judging by its name no table", path.display())))
             })
             .collect::<Result<_, _>>()?;
-        match formats.as_slice() {
-            [first, rest @ ..] if rest.iter().all(|format| format == first) => Ok(*first),
-            _ => Err(wrong("a mix of formats, judging by the names".into())),
-        }
+        agreed(formats).ok_or_else(|| wrong("a mix of formats, judging by the names".into()))
     }
 }
 

@@ -8,7 +8,7 @@ use super::encode::{PairEncoder, PairSet};
 use super::find::{rows_of_data_set, rows_of_files};
 use super::text_pairs::{TextPair, TextPairs};
 use crate::dataset::Places;
-use crate::source::{TableFormat, TextRows, WantedColumns, refuse_shared_paths};
+use crate::source::{TableFormat, TextRows, WantedColumns, no_valid_files, refuse_shared_paths};
 use crate::{DataError, Fill, Split, StepSize, Tokenizer};
 
 /// The table `[data]` of a recipe that learns pairs of texts, as translation does: a data set, parallel files, or tables.
@@ -242,9 +242,7 @@ impl PairConfig {
                 (None, Split::Train) => {
                     value("data.name", "a data set with pairs, as \"multi30k\", or data.files, or data.train")
                 }
-                _ if self.train.is_empty() => {
-                    value("data.valid_files", "the files to evaluate on, which data.files needs beside it")
-                }
+                _ if self.train.is_empty() => no_valid_files(),
                 _ => value("data.valid", "the files to evaluate on, which data.train needs beside it"),
             }
         })

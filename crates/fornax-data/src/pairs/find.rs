@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::dataset::{self, Places};
-use crate::source::{Format, TableFormat, TextRows, extension, find_files};
+use crate::source::{Format, TableFormat, TextRows, agreed, extension, find_files};
 use crate::{DataError, Split};
 
 /// The user's own files: tables if `format` or all names say so, else parallel files whose extensions name their columns. `wrong` makes
@@ -18,17 +18,14 @@ pub(crate) fn rows_of_files(
     if let Some(format) = format {
         return Ok(TextRows::tables(paths, format));
     }
-    let formats: Vec<Option<TableFormat>> = paths.iter().map(|path| TableFormat::of(path)).collect();
-    match formats.first() {
-        Some(Some(first)) if formats.iter().all(|format| *format == Some(*first)) => {
-            Ok(TextRows::tables(paths, *first))
-        }
-        Some(None) if formats.iter().all(Option::is_none) => TextRows::by_extension(&paths).ok_or_else(|| {
+    match agreed(paths.iter().map(|path| TableFormat::of(path))) {
+        Some(Some(format)) => Ok(TextRows::tables(paths, format)),
+        Some(None) => TextRows::by_extension(&paths).ok_or_else(|| {
             let names: Vec<String> = paths.iter().map(|path| extension(path)).collect();
             let expected = "as many files of one extension as of the other, as [\"train.de\", \"train.en\"]";
             wrong(format!("files with the extensions {}", names.join(", ")), expected)
         }),
-        _ => Err(wrong(
+        None => Err(wrong(
             "a mix of formats, judging by the names".into(),
             "tsv, csv, jsonl or parquet files, all of one format, or parallel files such as train.de and train.en",
         )),

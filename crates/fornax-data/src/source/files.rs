@@ -49,6 +49,14 @@ pub fn find_files(paths: &[PathBuf], format: Format, extensions: &[String]) -> R
     Ok(found)
 }
 
+/// Refuses a path that stands in both `data.files` and `data.valid_files`; looks at no file.
+pub(crate) fn refuse_listed_twice(files: &[PathBuf], valid_files: &[PathBuf]) -> Result<(), DataError> {
+    match files.iter().find(|file| valid_files.contains(file)) {
+        Some(both) => Err(on_both_sides(both, ["data.files", "data.valid_files"])),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a file that is both learned from and evaluated on, by whatever path it was reached.
 pub(crate) fn refuse_shared(train: &[FoundFile], valid: &[FoundFile]) -> Result<(), DataError> {
     let [train, valid] = [train, valid].map(|files| files.iter().map(|file| file.path.as_path()));
@@ -64,13 +72,20 @@ pub(crate) fn refuse_shared_paths<'a>(
     let real = |path: &Path| std::fs::canonicalize(path).map_err(DataError::io(path));
     let learned: HashSet<PathBuf> = train.map(real).collect::<Result<_, _>>()?;
     valid.try_for_each(|path| match learned.contains(&real(path)?) {
-        true => Err(DataError::ConfigValue {
-            key: keys[1],
-            value: path.display().to_string(),
-            expected: format!("a file that is not in `{}` too", keys[0]),
-        }),
+        true => Err(on_both_sides(path, keys)),
         false => Ok(()),
     })
+}
+
+fn on_both_sides(path: &Path, [train_key, key]: [&'static str; 2]) -> DataError {
+    let expected = format!("a file that is not in `{train_key}` too");
+    DataError::ConfigValue { key, value: path.display().to_string(), expected }
+}
+
+/// The error of own files without any to evaluate on.
+pub(crate) fn no_valid_files() -> DataError {
+    let expected = "the files to evaluate on, which data.files needs beside it".to_owned();
+    DataError::ConfigValue { key: "data.valid_files", value: "empty".into(), expected }
 }
 
 fn walk(root: &Path, wanted: &[String], found: &mut Vec<FoundFile>) -> Result<(), DataError> {

@@ -90,6 +90,13 @@ impl TableFormat {
     }
 }
 
+/// The format that all agree on, if they do and there is one.
+pub(crate) fn agreed<F: PartialEq>(formats: impl IntoIterator<Item = F>) -> Option<F> {
+    let mut formats = formats.into_iter();
+    let first = formats.next()?;
+    formats.all(|format| format == first).then_some(first)
+}
+
 /// The extension in lower case, looking through `.gz`: `jsonl` for `a.JSONL.gz`.
 pub(crate) fn extension(path: &Path) -> String {
     let lower = |path: &Path| path.extension().map(|it| it.to_string_lossy().to_lowercase()).unwrap_or_default();

@@ -34,8 +34,8 @@ pub use table::Column;
 pub use text_files::TextFiles;
 pub use texts::Texts;
 
-pub(crate) use files::{list as list_paths, refuse_shared, refuse_shared_paths};
-pub(crate) use format::extension;
+pub(crate) use files::{list as list_paths, no_valid_files, refuse_listed_twice, refuse_shared, refuse_shared_paths};
+pub(crate) use format::{agreed, extension};
 pub(crate) use rows::{TextRow, TextRows, WantedColumns};
 #[cfg(test)]
 pub(crate) use table::parquet_files;

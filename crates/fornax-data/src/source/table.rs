@@ -7,7 +7,6 @@ use std::path::Path;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
-use serde_json::{Map, Value};
 
 use super::TableFormat;
 use super::text::read_text;
@@ -15,7 +14,7 @@ use crate::DataError;
 
 mod cell;
 
-use cell::Cell;
+pub(super) use cell::{Cell, json_object};
 
 /// Where a value stands in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,11 +149,11 @@ impl Table<'_> {
 
     fn jsonl(&self, content: &str, each: &mut EachRow<'_>) -> Result<(), DataError> {
         for (line, content) in lines(content) {
-            let object: Map<String, Value> = serde_json::from_str(content).map_err(|error| {
-                let message = error.to_string();
-                let place = format!(" at line {} column {}", error.line(), error.column());
-                let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
-                DataError::Record { path: self.path.into(), line, column: Some(error.column() as u64), message }
+            let object = json_object(content.as_bytes()).map_err(|(column, message)| DataError::Record {
+                path: self.path.into(),
+                line,
+                column: Some(column),
+                message,
             })?;
             let cell = |&(column, holds): &(Column<'_>, Holds)| match column.name().and_then(|name| object.get(name)) {
                 Some(value) => self.cell(line, column, holds, Cell::of_json(value)),

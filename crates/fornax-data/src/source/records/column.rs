@@ -1,6 +1,6 @@
 //! The text of one record.
 
-use serde_json::{Map, Value};
+use crate::source::table::{Cell, json_object};
 
 /// What is wrong with a record.
 pub(super) struct Problem {
@@ -16,24 +16,13 @@ impl Problem {
 }
 
 pub(super) fn of_json(bytes: &[u8], column: &str) -> Result<String, Problem> {
-    let mut object: Map<String, Value> = serde_json::from_slice(bytes).map_err(|error| {
-        let message = error.to_string();
-        let place = format!(" at line {} column {}", error.line(), error.column());
-        let message = message.strip_suffix(&place).unwrap_or(&message).to_owned();
-        Problem { column: Some(error.column() as u64), message }
-    })?;
-    match object.remove(column) {
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => {
-            let kind = match other {
-                Value::Null => "null",
-                Value::Bool(_) => "a boolean",
-                Value::Number(_) => "a number",
-                Value::Array(_) => "an array",
-                Value::String(_) | Value::Object(_) => "an object",
-            };
+    let object = json_object(bytes).map_err(|(column, message)| Problem { column: Some(column), message })?;
+    match object.get(column).map(Cell::of_json) {
+        Some(Cell::Text(text)) => Ok(text.to_owned()),
+        Some(Cell::Value(kind, _) | Cell::Other(kind)) => {
             Err(Problem::new(format!("`{column}` holds {kind}, not a string")))
         }
+        Some(Cell::Nothing) => Err(Problem::new(format!("`{column}` holds nothing"))),
         None => {
             let keys: Vec<&str> = object.keys().map(String::as_str).collect();
             Err(Problem::new(format!("there is no column `{column}`; there is: {}", keys.join(", "))))

@@ -1,8 +1,8 @@
 use parquet::record::Field;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What stands in one place of a table whose values have types.
-pub(super) enum Cell<'t> {
+pub(in crate::source) enum Cell<'t> {
     Text(&'t str),
     /// A number or the like: what it is for messages, and how it is written.
     Value(&'static str, String),
@@ -12,7 +12,7 @@ pub(super) enum Cell<'t> {
 }
 
 impl<'t> Cell<'t> {
-    pub(super) fn of_json(value: &'t Value) -> Self {
+    pub(in crate::source) fn of_json(value: &'t Value) -> Self {
         match value {
             Value::String(text) => Self::Text(text),
             Value::Number(number) => Self::Value("a number", number.to_string()),
@@ -23,7 +23,7 @@ impl<'t> Cell<'t> {
         }
     }
 
-    pub(super) fn of_parquet(field: &'t Field) -> Self {
+    pub(in crate::source) fn of_parquet(field: &'t Field) -> Self {
         match field {
             Field::Str(text) => Self::Text(text),
             // Parquet's own form is 0E0 for 0 and 1.0 for 1.
@@ -42,4 +42,14 @@ impl<'t> Cell<'t> {
             number => Self::Value("a number", number.to_string()),
         }
     }
+}
+
+/// The object of one line; else the column where it breaks off, in bytes from 1, and what is wrong there.
+pub(in crate::source) fn json_object(line: &[u8]) -> Result<Map<String, Value>, (u64, String)> {
+    serde_json::from_slice(line).map_err(|error| {
+        let message = error.to_string();
+        // The line is always the first.
+        let place = format!(" at line {} column {}", error.line(), error.column());
+        (error.column() as u64, message.strip_suffix(&place).unwrap_or(&message).to_owned())
+    })
 }
