@@ -203,6 +203,18 @@ pub enum DataError {
         /// A folder to put the file into by hand.
         folder: PathBuf,
     },
+    /// A file of a data set is not in the folder that the config names.
+    #[error("{folder}: there is no `{file}` of the data set `{name}` in it, and with `data.folder` no other place is looked into", folder = folder.display())]
+    NotInFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The file's name.
+        file: String,
+        /// The data set.
+        name: String,
+        /// Where the file, or the archive that holds it, can be downloaded.
+        url: String,
+    },
     /// The files of a GLUE task are nowhere.
     #[error("the files of the GLUE task {task} ({files}) are in none of: {searched}{reason}")]
     TaskFiles {
@@ -422,6 +434,11 @@ impl DataError {
                  download: data.name = \"rust-crates\"",
                 folder.display()
             )),
+            Self::NotInFolder { folder, file, url, .. } => Some(format!(
+                "put {file} into {} (it comes from {url}), or leave data.folder out: the usual places are looked into then, and \
+                 what lacks is downloaded",
+                folder.display()
+            )),
             Self::TaskFiles { source_url, .. } => {
                 Some(format!("get them from {source_url}, unpack them, and name their folder: data.folder = \"DIR\""))
             }
@@ -429,7 +446,11 @@ impl DataError {
                 Some("take a tokenizer that has one: `kind = \"wordpiece\"`, or `end_of_text = true`".into())
             }
             Self::CrateMissing { .. } => {
-                Some("run `cargo fetch` in the workspace: it unpacks the crates into cargo's registry folder".into())
+                Some(
+                    "run `cargo fetch` in the workspace: it unpacks the crates into cargo's registry folder, which is looked into \
+                     unless data.folder is set"
+                        .into(),
+                )
             }
             Self::CrateChanged { path, .. } => {
                 Some(format!("delete {} and run `cargo fetch` in the workspace", path.display()))

@@ -158,6 +158,23 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_that_is_given_holds_the_files_themselves() {
+        let mut lab = Lab::new();
+        lab.get(0).unwrap();
+        let given = lab.root.path().join("data/set");
+        lab.places.folder = Some(given.clone());
+        // Neither the zip in it nor what was unpacked from it elsewhere counts.
+        let error = lab.get(0).unwrap_err();
+        assert!(
+            matches!(&error, DataError::NotInFolder { folder, file, .. } if *folder == given && file == "train.tsv"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains(&lab.archive.url));
+        std::fs::write(given.join("train.tsv"), TRAIN).unwrap();
+        assert_eq!(lab.get(0).unwrap(), given.join("train.tsv"));
+    }
+
+    #[test]
     fn a_file_with_other_lines_is_refused() {
         let mut lab = Lab::new();
         lab.archive.files[1].lines = 5;

@@ -19,7 +19,8 @@ pub struct DataConfig {
     /// `code` or `prose` of `rust-crates`. Default: `code`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
-    /// A folder that holds the files of the data set `name`, looked into before `$FORNAX_DATA` and the cache.
+    /// A folder that holds the files of the data set `name`: the only place they are then taken from. Default: `$FORNAX_DATA`, the
+    /// cache, or a download.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
     /// The user's own files and folders, instead of `name`. Relative to the working folder. An empty list, as a shell's pattern
@@ -68,9 +69,8 @@ impl DataConfig {
             if name == EMBEDDED {
                 self.check_crates_folder()?;
             }
-            let folder = self.folder.clone().or(places.folder);
-            let part = self.part.unwrap_or_default();
-            return open_splits(name, part, self.valid_fraction, &Places { folder, ..places });
+            let (part, places) = (self.part.unwrap_or_default(), places.in_folder(self.folder.as_ref()));
+            return open_splits(name, part, self.valid_fraction, &places);
         }
         let format = self.format_of_files()?;
         let train = self.find(self.own_files(), format)?;
@@ -371,5 +371,24 @@ mod tests {
         let first = &descriptor(EMBEDDED).unwrap().crates[0];
         std::fs::create_dir(folder.path().join(format!("{}-{}", first.name, first.version))).unwrap();
         config.check_crates_folder().unwrap();
+        // The crate there is not what it should be, and all others are in cargo's registry only.
+        let error = config.open_in(Places::default()).unwrap_err();
+        assert!(matches!(error, DataError::CrateChanged { .. } | DataError::CrateMissing { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_folder_for_a_named_data_set_is_the_only_place() {
+        let root = tempfile::tempdir().unwrap();
+        let (data, given) = (root.path().join("data"), root.path().join("given"));
+        std::fs::create_dir_all(data.join("tinyshakespeare")).unwrap();
+        std::fs::write(data.join("tinyshakespeare/input.txt"), "no Shakespeare").unwrap();
+        let places =
+            || Places { data: Some(data.clone()), patience: crate::dataset::Patience::none(), ..Places::default() };
+        let config = parse("name = 'tinyshakespeare'");
+        assert!(matches!(config.open_in(places()), Err(DataError::Checksum { .. })), "it is found");
+        let config = DataConfig { folder: Some(given.clone()), ..config };
+        let error = config.open_in(places()).unwrap_err().to_string();
+        let expected = format!("{}: there is no `input.txt` of the data set `tinyshakespeare` in it", given.display());
+        assert!(error.starts_with(&expected), "{error}");
     }
 }

@@ -143,7 +143,8 @@ fn open_format(files: Vec<FoundFile>, format: Format, column: Option<&str>) -> R
 }
 
 fn crate_folders(places: &Places) -> CrateFolders {
-    CrateFolders::of_cargo(places.folders(EMBEDDED))
+    let folders = places.folders(EMBEDDED);
+    if places.folder.is_some() { CrateFolders::new(folders) } else { CrateFolders::of_cargo(folders) }
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use super::{Patience, RemoteFile, download};
 use crate::DataError;
 use crate::source::file_sha256;
 
-/// Where files of data sets are looked for, in this order, before they are downloaded.
+/// Where files of data sets are: in `folder` alone if there is one, else in `data`, then in `cache`, then they are downloaded.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
-    /// The folder that the config names; it holds the files themselves.
+    /// The folder that the config names; it holds the files themselves, and what is not in it is an error.
     pub folder: Option<PathBuf>,
     /// `$FORNAX_DATA`; it holds a folder for each data set.
     pub data: Option<PathBuf>,
@@ -43,10 +43,18 @@ impl Places {
         }
     }
 
+    /// These places, with the folder of a config if it names one.
+    pub(crate) fn in_folder(self, folder: Option<&PathBuf>) -> Self {
+        Self { folder: folder.cloned().or(self.folder), ..self }
+    }
+
     /// The folders that may hold the files of a data set, in the order of the search.
     pub fn folders(&self, name: &str) -> Vec<PathBuf> {
+        if let Some(folder) = &self.folder {
+            return vec![folder.clone()];
+        }
         let data = self.data.as_ref().map(|data| data.join(name));
-        self.folder.iter().cloned().chain(data).chain(self.cache_of(name)).collect()
+        data.into_iter().chain(self.cache_of(name)).collect()
     }
 
     fn cache_of(&self, name: &str) -> Option<PathBuf> {
@@ -77,13 +85,14 @@ impl Places {
     /// The path of a file with the right contents: the first that is found, else it is downloaded into the cache folder.
     ///
     /// # Errors
-    /// A file that is found but has another checksum (it is not touched), or a failed download.
+    /// A file that is found but has another checksum (it is not touched); one that is not in [`folder`](Self::folder), if that is given;
+    /// a failed download.
     pub fn get(&self, name: &str, file: &RemoteFile) -> Result<PathBuf, DataError> {
         if let Some(path) = self.find(name, &file.name) {
             verify(&path, file)?;
             return Ok(path);
         }
-        let path = self.cache_folder(name, &file.url)?.join(&file.name);
+        let path = self.download_folder(name, &file.name, &file.url)?.join(&file.name);
         download(file, &path, &self.patience)?;
         Ok(path)
     }
@@ -105,13 +114,21 @@ impl Places {
             archive::verify(&path, file)?;
             return Ok(path);
         }
-        let folder = self.cache_folder(name, &archive.url)?;
+        let folder = self.download_folder(name, &file.name, &archive.url)?;
         archive::unpack(&self.get(name, &archive.remote())?, archive, &folder)?;
         Ok(folder.join(&file.name))
     }
 
-    /// The folder for what comes from `url`.
-    fn cache_folder(&self, name: &str, url: &str) -> Result<PathBuf, DataError> {
+    /// The folder of the cache for `file`, which was not found and comes from `url`.
+    fn download_folder(&self, name: &str, file: &str, url: &str) -> Result<PathBuf, DataError> {
+        if let Some(folder) = &self.folder {
+            return Err(DataError::NotInFolder {
+                folder: folder.clone(),
+                file: file.to_owned(),
+                name: name.to_owned(),
+                url: url.to_owned(),
+            });
+        }
         self.cache_of(name).ok_or_else(|| DataError::Download {
             url: url.to_owned(),
             reason: "this user has no cache folder; set FORNAX_CACHE".into(),
@@ -145,7 +162,7 @@ mod tests {
 
     fn places(root: &Path) -> Places {
         Places {
-            folder: Some(root.join("given")),
+            folder: None,
             data: Some(root.join("data")),
             cache: Some(root.join("cache")),
             patience: Patience::none(),
@@ -163,11 +180,39 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let places = places(root.path());
         assert_eq!(places.local("set", &remote()), Local::Absent);
-        for place in ["cache/datasets/set/a.txt", "data/set/a.txt", "given/a.txt"] {
+        for place in ["cache/datasets/set/a.txt", "data/set/a.txt"] {
             let path = write(root.path().join(place), "abc");
             assert_eq!(places.local("set", &remote()), Local::Here(path.clone()));
             assert_eq!(places.get("set", &remote()).unwrap(), path);
         }
+    }
+
+    #[test]
+    fn a_folder_that_is_given_is_the_only_place() {
+        let root = tempfile::tempdir().unwrap();
+        let given = root.path().join("given");
+        for place in ["cache/datasets/set/a.txt", "data/set/a.txt", "given/set/a.txt"] {
+            write(root.path().join(place), "abc");
+        }
+        let places = places(root.path()).in_folder(Some(&given));
+        assert_eq!(places.local("set", &remote()), Local::Absent);
+        let error = places.get("set", &remote()).unwrap_err();
+        let folder = given.display();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{folder}: there is no `a.txt` of the data set `set` in it, and with `data.folder` no other place is looked into"
+            )
+        );
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains(&format!("put a.txt into {folder}")) && hint.contains("http://127.0.0.1:1/a.txt"),
+            "{hint}"
+        );
+        let path = write(given.join("a.txt"), "abc");
+        assert_eq!(places.get("set", &remote()).unwrap(), path);
+        // A config that names no folder leaves the one that there is.
+        assert_eq!(places.in_folder(None).folder, Some(given));
     }
 
     #[test]

@@ -163,10 +163,7 @@ impl LabelledConfig {
 
     fn sets(&self, places: Places, purpose: Purpose) -> Result<Vec<(Split, LabelledSet)>, DataError> {
         let sets = match self.task {
-            Some(task) => {
-                let folder = self.folder.clone().or(places.folder);
-                task_sets(task, &Places { folder, ..places }, purpose)?
-            }
+            Some(task) => task_sets(task, &places.in_folder(self.folder.as_ref()), purpose)?,
             None => self.own_sets(purpose)?,
         };
         for (_, set) in &sets {

@@ -18,7 +18,8 @@ pub struct PairConfig {
     /// A folder of `datasets/` with pairs in it, as `multi30k`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// A folder that holds the files of the data set `name`, looked into before `$FORNAX_DATA` and the cache.
+    /// A folder that holds the files of the data set `name`: the only place they are then taken from. Default: `$FORNAX_DATA`, the
+    /// cache, or a download.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
     /// The column that is read; of a data set or files in several languages the language, as `de` for `train.de` and `train.de.gz`.
@@ -129,7 +130,7 @@ impl PairConfig {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_in(&self, places: Places) -> Result<PairSplits, DataError> {
-        let places = Places { folder: self.folder.clone().or(places.folder), ..places };
+        let places = places.in_folder(self.folder.as_ref());
         self.check()?;
         let (train, valid) = (self.needed_rows(Split::Train, &places)?, self.needed_rows(Split::Valid, &places)?);
         let keys =
@@ -157,7 +158,7 @@ impl PairConfig {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_scored_in(&self, places: Places) -> Result<Vec<TextPairs>, DataError> {
-        let places = Places { folder: self.folder.clone().or(places.folder), ..places };
+        let places = places.in_folder(self.folder.as_ref());
         self.check()?;
         let mut sets = vec![self.read(Split::Valid, &self.needed_rows(Split::Valid, &places)?)?];
         if let Some(test) = self.rows(Split::Test, &places)? {

@@ -161,6 +161,25 @@ fn bad_files_and_keys_are_named() {
 }
 
 #[test]
+fn a_folder_for_a_data_set_is_the_only_place() {
+    let config = "name = 'multi30k'\nsource = 'de'\ntarget = 'en'\n";
+    let folder = folder_with(&[]);
+    let set = folder.path().join("multi30k");
+    std::fs::create_dir(&set).unwrap();
+    std::fs::write(set.join("train.de.gz"), "no captions").unwrap();
+    let given = folder.path().join("given");
+    let config: PairConfig = toml::from_str(&format!("{config}folder = '{}'", given.display())).unwrap();
+    let places = Places { data: Some(folder.path().into()), patience: Patience::none(), ..Places::default() };
+    for error in [config.open_in(places.clone()).unwrap_err(), config.open_scored_in(places.clone()).unwrap_err()] {
+        let text = error.to_string();
+        assert!(matches!(&error, DataError::NotInFolder { folder, .. } if *folder == given), "{text}");
+        assert!(text.contains("data set `multi30k`"), "{text}");
+    }
+    let anywhere = PairConfig { folder: None, ..config };
+    assert!(matches!(anywhere.open_in(places), Err(DataError::Checksum { .. })), "it is found");
+}
+
+#[test]
 fn hints_say_what_to_do() {
     let unknown = DataError::UnknownColumn {
         place: "a".into(),
