@@ -152,6 +152,8 @@ fn is_data_usage(error: &DataError) -> bool {
             | DataError::UnknownSplit { .. }
             | DataError::TooFewExamples { .. }
             | DataError::CorpusTooShort { .. }
+            | DataError::TaskValue { .. }
+            | DataError::TooFewSentinels { .. }
             | DataError::NoSeparator
             | DataError::MissingSpecialToken { .. }
             | DataError::TooFewDocuments { .. }
