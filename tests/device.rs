@@ -7,11 +7,11 @@ use burn::{
 };
 use fornax_backend::{ALLOW_SOFTWARE, DeviceSpec, Family, Precision, test_device};
 use fornax_data::{
-    IGNORE_TARGET, MaskedBatch, PairKind, TokenBatch,
+    Fill, IGNORE_TARGET, MaskedBatch, PairKind, Seq2SeqBatch, TokenBatch,
     labelled::{LabelledBatch, Labels},
 };
 use fornax_models::{
-    BertConfig, ClassifierConfig, Gpt2, Gpt2Config, Pooling,
+    BertConfig, ClassifierConfig, Gpt2, Gpt2Config, Pooling, T5Config,
     generate::{SamplingOptions, generate},
 };
 use fornax_nn::{Init, initialise};
@@ -20,6 +20,7 @@ use fornax_tests::{Lab, Outcome, RunFolder, test_device_name};
 use fornax_train::{Learner, LearnerSettings, OptimizerConfig, Schedule, ScheduleConfig, ScheduleName, Task};
 use glue::Classify;
 use gpt_lm::NextToken;
+use t5_text2text::TextToText;
 
 use crate::lab;
 
@@ -37,6 +38,45 @@ const FLEX_LOSSES: [f64; 20] = [
 
 /// The losses of `encoder_losses` on `flex`.
 const FLEX_ENCODER_LOSSES: [f64; 6] = [1.098899, 1.073547, 1.037944, 4.804127, 4.859983, 4.873515];
+
+/// The losses of `encoder_decoder_losses` on `flex`.
+const FLEX_ENCODER_DECODER_LOSSES: [f64; 3] = [4.486702, 4.536106, 4.407546];
+
+/// Span corruption of the embedded prose, byte by byte: a tokenizer that needs no training.
+const PROSE: &str = r#"
+[model]
+hidden_size = 16
+head_dim = 8
+num_heads = 2
+intermediate_size = 32
+num_layers = 1
+dropout = 0.0
+
+[tokenizer]
+kind = "byte"
+end_of_text = true
+
+[data]
+part = "prose"
+
+[objective]
+seq_len = 32
+
+[train]
+max_steps = 20
+micro_batch_size = 4
+log_every = 1
+
+[optimizer]
+name = "adamw_scaled"
+lr = 3e-2
+
+[schedule]
+name = "constant"
+
+[eval]
+max_batches = 1
+"#;
 
 fn config() -> Gpt2Config {
     Gpt2Config {
@@ -188,6 +228,48 @@ fn three_losses<M: Module, T: Task<M>>(model: M, task: &T, batch: impl Fn(u64) -
 fn the_first_losses_of_an_encoder_are_those_of_flex() {
     let found = encoder_losses(&test_device());
     assert_close(&found, &FLEX_ENCODER_LOSSES, TOLERANCE);
+}
+
+/// Sources and targets of unequal length, made of the rows of `batch`.
+fn pairs(step: u64) -> Seq2SeqBatch {
+    let ids = batch(step).input_ids;
+    let pair = |row: usize| {
+        let row_ids = &ids[row * SEQ_LEN..(row + 1) * SEQ_LEN];
+        (row_ids[..SEQ_LEN - 4 * row].to_vec(), [&row_ids[3..7 + row], &[1]].concat())
+    };
+    Seq2SeqBatch::collate(&[pair(0), pair(1)], vec![0, 1], Fill { pad_id: 0, start_id: 0 })
+}
+
+/// Three losses of an encoder-decoder, with dropout, padding on both sides and accumulation.
+fn encoder_decoder_losses(device: &Device) -> Vec<f64> {
+    let sizes = T5Config {
+        vocab_size: 61,
+        hidden_size: 16,
+        head_dim: 8,
+        num_heads: 2,
+        intermediate_size: 32,
+        num_layers: 2,
+        ..T5Config::default()
+    };
+    three_losses(sizes.init(42, &device.clone().autodiff()).unwrap(), &TextToText, pairs)
+}
+
+#[test]
+fn the_first_losses_of_an_encoder_decoder_are_those_of_flex() {
+    let found = encoder_decoder_losses(&test_device());
+    assert_close(&found, &FLEX_ENCODER_DECODER_LOSSES, TOLERANCE);
+}
+
+#[test]
+fn hidden_spans_of_the_embedded_prose_are_learned() {
+    let lab = lab();
+    lab.write("prose.toml", PROSE);
+    let mut command = lab.command("t5-text2text", &["prose.toml", "--run-dir", "run", "--device", &test_device_name()]);
+    command.env(ALLOW_SOFTWARE, "1");
+    Outcome::of(command).ok();
+    let losses = lab.run("run").train_losses();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    assert!(mean(&losses[15..]) < mean(&losses[..5]) - 1.0, "{losses:?}");
 }
 
 #[test]

@@ -121,13 +121,14 @@ fn every_config_of_a_recipe_can_be_used() {
                 "gpt-lm" => check_gpt_lm(&load(&path)),
                 "bert-mlm" => check_bert_mlm(&load(&path)),
                 "glue" => check_glue(&load(&path)),
+                "t5-text2text" => check_t5_text2text(&load(&path)),
                 other => panic!("how are the configs of {other} read?"),
             }
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             checked += 1;
         }
     }
-    assert!(checked >= 12, "{checked} configs");
+    assert!(checked >= 18, "{checked} configs");
 }
 
 fn load<C: serde::de::DeserializeOwned>(path: &Path) -> C {
@@ -150,4 +151,10 @@ fn check_bert_mlm(config: &bert_mlm::Config) -> Result<(), Box<dyn std::error::E
 fn check_glue(config: &glue::Config) -> Result<(), Box<dyn std::error::Error>> {
     config.validate()?;
     Ok(config.model.bert(config.tokenizer.vocab_size, config.data.max_len).validate()?)
+}
+
+fn check_t5_text2text(config: &t5_text2text::Config) -> Result<(), Box<dyn std::error::Error>> {
+    config.validate()?;
+    config.data.text().check()?;
+    Ok(config.model.t5(config.tokenizer.vocab_size, 0, 1).validate()?)
 }

@@ -6,6 +6,7 @@
 //! - [`encoders`]: pretraining and fine-tuning of encoders, from a text to predictions.
 //! - [`exactness`]: a run that was killed, interrupted or repeated is the run that was not, bit for bit.
 //! - [`program`]: command lines, printed text and the files of a run are as documented.
+//! - [`text2text`]: an encoder-decoder from hidden spans and tasks to answers.
 
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -16,6 +17,7 @@ mod docs;
 mod encoders;
 mod exactness;
 mod program;
+mod text2text;
 
 use fornax_tests::Lab;
 

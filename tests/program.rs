@@ -33,6 +33,7 @@ fn the_help_says_what_the_documentation_says() {
         ("gpt-lm", "gpt-lm", ["--help"].as_slice()),
         ("bert-mlm", "bert-mlm", &["--help"]),
         ("glue", "glue", &["--help"]),
+        ("t5-text2text", "t5-text2text", &["--help"]),
         ("fornax", "fornax", &["--help"]),
         ("fornax-data", "fornax", &["data", "--help"]),
         ("fornax-tokenizer-train", "fornax", &["tokenizer", "train", "--help"]),

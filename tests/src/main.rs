@@ -9,9 +9,10 @@ fn main() -> ExitCode {
         Some("gpt-lm") => gpt_lm::main(arguments),
         Some("bert-mlm") => bert_mlm::main(arguments),
         Some("glue") => glue::main(arguments),
+        Some("t5-text2text") => t5_text2text::main(arguments),
         Some("fornax") => fornax::main(arguments),
         _ => {
-            eprintln!("the first argument is gpt-lm, bert-mlm, glue or fornax");
+            eprintln!("the first argument is gpt-lm, bert-mlm, glue, t5-text2text or fornax");
             ExitCode::from(2)
         }
     }

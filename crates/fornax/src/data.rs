@@ -45,6 +45,8 @@ enum Recipe {
     GptLm,
     BertMlm,
     Glue,
+    #[value(name = t5_text2text::NAME)]
+    T5Text2text,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -98,6 +100,10 @@ fn show(args: &Inspect) -> anyhow::Result<()> {
         Recipe::Glue => {
             let config = load(path, glue::DEFAULT_CONFIG, overrides)?.config;
             glue::inspect(&config, split, args.step, args.rows, &mut out)
+        }
+        Recipe::T5Text2text => {
+            let config = load(path, t5_text2text::DEFAULT_CONFIG, overrides)?.config;
+            t5_text2text::inspect(&config, split, args.step, args.rows, &mut out)
         }
     }
 }

@@ -52,6 +52,9 @@ enum Recipe {
     /// Fine-tuning on GLUE, or on labelled text
     #[command(name = glue::NAME)]
     Glue(glue::Args),
+    /// T5: pretraining by span corruption, or tasks from text to text
+    #[command(name = t5_text2text::NAME)]
+    T5Text2text(t5_text2text::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Ending> {
@@ -65,6 +68,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Train(Recipe::GptLm(args)) => return gpt_lm::execute(&args),
         Command::Train(Recipe::BertMlm(args)) => return bert_mlm::execute(&args),
         Command::Train(Recipe::Glue(args)) => return glue::execute(&args),
+        Command::Train(Recipe::T5Text2text(args)) => return t5_text2text::execute(&args),
     }
     Ok(Ending::Done)
 }

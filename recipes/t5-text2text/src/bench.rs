@@ -1,0 +1,23 @@
+use std::io::Write;
+
+use anyhow::Context;
+use fornax_backend::OpenDevice;
+use fornax_cli::Ending;
+use fornax_models::T5;
+use fornax_train::{Bench, Learner};
+
+use crate::{Data, TextToText};
+
+/// Times `steps` training steps and prints JSON. Tokens are those of sources and targets, padding left out.
+pub(crate) fn run(steps: usize, device: &OpenDevice, data: &Data, mut learner: Learner<T5>) -> anyhow::Result<Ending> {
+    let lengths = data.mean_lengths();
+    let flops = learner.model().config().training_flops_per_token(lengths.source, lengths.target);
+    let bench = Bench::of(steps, &learner, device, flops);
+    let mut batches = data.loader(0..bench.total_steps())?;
+    let report = bench.run_learner(&mut learner, &TextToText, |_| {
+        let (_, micro_batches) = batches.next().context("the loader ended before the bench")??;
+        anyhow::Ok(micro_batches)
+    })?;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
+    Ok(Ending::Done)
+}
