@@ -11,7 +11,7 @@ use fornax_data::{
     labelled::{LabelledBatch, Labels},
 };
 use fornax_models::{
-    BertConfig, ClassifierConfig, Gpt2, Gpt2Config, Pooling, T5Config,
+    BertConfig, ClassifierConfig, Gpt2, Gpt2Config, Pooling, T5Config, TransformerConfig,
     generate::{SamplingOptions, generate},
 };
 use fornax_nn::{Init, initialise};
@@ -21,6 +21,7 @@ use fornax_train::{Learner, LearnerSettings, OptimizerConfig, Schedule, Schedule
 use glue::Classify;
 use gpt_lm::NextToken;
 use t5_text2text::TextToText;
+use translate::NextTargetToken;
 
 use crate::lab;
 
@@ -77,6 +78,9 @@ name = "constant"
 [eval]
 max_batches = 1
 "#;
+
+/// The losses of `translation_losses` on `flex`.
+const FLEX_TRANSLATION_LOSSES: [f64; 3] = [4.481589, 4.553452, 4.311473];
 
 fn config() -> Gpt2Config {
     Gpt2Config {
@@ -254,6 +258,31 @@ fn encoder_decoder_losses(device: &Device) -> Vec<f64> {
     three_losses(sizes.init(42, &device.clone().autodiff()).unwrap(), &TextToText, pairs)
 }
 
+/// Sources of unequal length, and targets that are theirs backwards, one of them shorter.
+fn sentences(step: u64) -> Seq2SeqBatch {
+    let ids = batch(step).input_ids;
+    let rows: Vec<_> = ids.chunks(SEQ_LEN).zip([SEQ_LEN, SEQ_LEN - 4]).map(|(row, len)| row[..len].to_vec()).collect();
+    let target = |row: &Vec<i32>| row.iter().rev().copied().skip(2).chain([1]).collect();
+    let pairs: Vec<(Vec<i32>, Vec<i32>)> = rows.iter().map(|row| (row.clone(), target(row))).collect();
+    Seq2SeqBatch::collate(&pairs, vec![0; ROWS], Fill { pad_id: 0, start_id: 2 })
+}
+
+/// Three losses of a Transformer, with dropout, label smoothing, padding and accumulation.
+fn translation_losses(device: &Device) -> Vec<f64> {
+    let sizes = TransformerConfig {
+        source_vocab_size: 61,
+        target_vocab_size: 61,
+        max_positions: SEQ_LEN,
+        hidden_size: 16,
+        num_layers: 2,
+        num_heads: 2,
+        intermediate_size: 32,
+        ..TransformerConfig::default()
+    };
+    let model = sizes.init(42, &device.clone().autodiff()).unwrap();
+    three_losses(model, &NextTargetToken { label_smoothing: 0.1 }, sentences)
+}
+
 #[test]
 fn the_first_losses_of_an_encoder_decoder_are_those_of_flex() {
     let found = encoder_decoder_losses(&test_device());
@@ -270,6 +299,12 @@ fn hidden_spans_of_the_embedded_prose_are_learned() {
     let losses = lab.run("run").train_losses();
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     assert!(mean(&losses[15..]) < mean(&losses[..5]) - 1.0, "{losses:?}");
+}
+
+#[test]
+fn the_first_losses_of_a_translation_are_those_of_flex() {
+    let found = translation_losses(&test_device());
+    assert_close(&found, &FLEX_TRANSLATION_LOSSES, TOLERANCE);
 }
 
 #[test]

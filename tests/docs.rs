@@ -122,13 +122,14 @@ fn every_config_of_a_recipe_can_be_used() {
                 "bert-mlm" => check_bert_mlm(&load(&path)),
                 "glue" => check_glue(&load(&path)),
                 "t5-text2text" => check_t5_text2text(&load(&path)),
+                "translate" => check_translate(&load(&path)),
                 other => panic!("how are the configs of {other} read?"),
             }
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             checked += 1;
         }
     }
-    assert!(checked >= 18, "{checked} configs");
+    assert!(checked >= 23, "{checked} configs");
 }
 
 fn load<C: serde::de::DeserializeOwned>(path: &Path) -> C {
@@ -157,4 +158,12 @@ fn check_t5_text2text(config: &t5_text2text::Config) -> Result<(), Box<dyn std::
     config.validate()?;
     config.data.text().check()?;
     Ok(config.model.t5(config.tokenizer.vocab_size, 0, 1).validate()?)
+}
+
+fn check_translate(config: &translate::Config) -> Result<(), Box<dyn std::error::Error>> {
+    config.validate()?;
+    let target = config.tokenizer.vocab_size;
+    let source = config.source_tokenizer.as_ref().map_or(target, |tokenizer| tokenizer.vocab_size);
+    let max_len = config.data.max_source_len.max(config.data.max_target_len);
+    Ok(config.model.transformer(source, target, max_len, 0).validate()?)
 }

@@ -7,6 +7,7 @@
 //! - [`exactness`]: a run that was killed, interrupted or repeated is the run that was not, bit for bit.
 //! - [`program`]: command lines, printed text and the files of a run are as documented.
 //! - [`text2text`]: an encoder-decoder from hidden spans and tasks to answers.
+//! - [`translation`]: encoder-decoders learn to translate, from parallel files to the translations of a test set.
 
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -18,6 +19,7 @@ mod encoders;
 mod exactness;
 mod program;
 mod text2text;
+mod translation;
 
 use fornax_tests::Lab;
 

@@ -34,6 +34,7 @@ fn the_help_says_what_the_documentation_says() {
         ("bert-mlm", "bert-mlm", &["--help"]),
         ("glue", "glue", &["--help"]),
         ("t5-text2text", "t5-text2text", &["--help"]),
+        ("translate", "translate", &["--help"]),
         ("fornax", "fornax", &["--help"]),
         ("fornax-data", "fornax", &["data", "--help"]),
         ("fornax-tokenizer-train", "fornax", &["tokenizer", "train", "--help"]),

@@ -10,9 +10,10 @@ fn main() -> ExitCode {
         Some("bert-mlm") => bert_mlm::main(arguments),
         Some("glue") => glue::main(arguments),
         Some("t5-text2text") => t5_text2text::main(arguments),
+        Some("translate") => translate::main(arguments),
         Some("fornax") => fornax::main(arguments),
         _ => {
-            eprintln!("the first argument is gpt-lm, bert-mlm, glue, t5-text2text or fornax");
+            eprintln!("the first argument is gpt-lm, bert-mlm, glue, t5-text2text, translate or fornax");
             ExitCode::from(2)
         }
     }

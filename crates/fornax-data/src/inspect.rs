@@ -101,6 +101,12 @@ pub fn render_labelled(batch: &LabelledBatch, tokenizer: &Tokenizer, kind: &Labe
 /// right: position, id and piece of the source; id and piece that the decoder reads, and those that it has to write next. Of the
 /// padding only the length is shown.
 pub fn render_seq2seq(batch: &Seq2SeqBatch, tokenizer: &Tokenizer, rows: usize) -> String {
+    render_translation(batch, tokenizer, tokenizer, rows)
+}
+
+/// As [`render_seq2seq`], where sources and targets have a tokenizer each.
+pub fn render_translation(batch: &Seq2SeqBatch, source: &Tokenizer, target: &Tokenizer, rows: usize) -> String {
+    let (source_tokenizer, target_tokenizer) = (source, target);
     let mut text = String::new();
     for row in 0..batch.batch.min(rows) {
         let source = &batch.input_ids[row * batch.source_len..][..batch.lengths[row] as usize];
@@ -117,9 +123,9 @@ pub fn render_seq2seq(batch: &Seq2SeqBatch, tokenizer: &Tokenizer, rows: usize) 
             batch.target_len - writes.len()
         );
         let [source, reads, writes] = [
-            column(tokenizer, source, "source"),
-            column(tokenizer, &reads, "decoder reads"),
-            column(tokenizer, &writes, "writes"),
+            column(source_tokenizer, source, "source"),
+            column(target_tokenizer, &reads, "decoder reads"),
+            column(target_tokenizer, &writes, "writes"),
         ];
         for line in 0..source.len().max(writes.len()) {
             let position = if line == 0 { "pos".to_owned() } else { (line - 1).to_string() };

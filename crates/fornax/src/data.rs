@@ -47,6 +47,7 @@ enum Recipe {
     Glue,
     #[value(name = t5_text2text::NAME)]
     T5Text2text,
+    Translate,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -104,6 +105,10 @@ fn show(args: &Inspect) -> anyhow::Result<()> {
         Recipe::T5Text2text => {
             let config = load(path, t5_text2text::DEFAULT_CONFIG, overrides)?.config;
             t5_text2text::inspect(&config, split, args.step, args.rows, &mut out)
+        }
+        Recipe::Translate => {
+            let config = load(path, translate::DEFAULT_CONFIG, overrides)?.config;
+            translate::inspect(&config, split, args.step, args.rows, &mut out)
         }
     }
 }

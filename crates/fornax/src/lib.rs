@@ -55,6 +55,9 @@ enum Recipe {
     /// T5: pretraining by span corruption, or tasks from text to text
     #[command(name = t5_text2text::NAME)]
     T5Text2text(t5_text2text::Args),
+    /// Translation
+    #[command(name = translate::NAME)]
+    Translate(translate::Args),
 }
 
 fn run(command: Command) -> anyhow::Result<Ending> {
@@ -69,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Train(Recipe::BertMlm(args)) => return bert_mlm::execute(&args),
         Command::Train(Recipe::Glue(args)) => return glue::execute(&args),
         Command::Train(Recipe::T5Text2text(args)) => return t5_text2text::execute(&args),
+        Command::Train(Recipe::Translate(args)) => return translate::execute(&args),
     }
     Ok(Ending::Done)
 }
