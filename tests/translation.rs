@@ -10,9 +10,10 @@ use crate::{exactness::assert_same_run, lab};
 /// A Transformer of 13,000 parameters with one vocabulary, dropout and accumulation, on files whose lines belong together.
 const JOINT: &str = r#"
 [model]
+positions = "learned"
 hidden_size = 24
 num_layers = 1
-num_heads = 2
+num_heads = 4
 intermediate_size = 48
 dropout = 0.1
 norm_first = true
@@ -74,12 +75,14 @@ const WORDS: [(&str, &str); 8] = [
     ("cools", "friget"),
 ];
 
-/// Pairs of two to four words, of which the second language writes the last one first.
+/// Pairs of three or four words, of which the second language writes the last one first. No two are the same, so those of a test are
+/// none that were learned.
 fn pairs(range: std::ops::Range<usize>) -> Vec<(String, String)> {
     let pair = |number: usize| {
-        // Steps that share no factor with the number of words go through all of their combinations.
-        let words: Vec<_> =
-            (0..2 + number % 3).map(|i| WORDS[(number / 3 * [1, 3, 5, 7][i] + number / 24 * i) % 8]).collect();
+        // Odd factors go through all combinations of eight words before any comes again.
+        let (words, factor) = [(3, 37), (4, 1237)][number % 2];
+        let combination = number / 2 * factor;
+        let words: Vec<_> = (0..words).map(|place| WORDS[combination / 8usize.pow(place) % 8]).collect();
         let join = |words: Vec<&str>| words.join(" ");
         (join(words.iter().map(|word| word.0).collect()), join(words.iter().rev().map(|word| word.1).collect()))
     };
@@ -88,7 +91,7 @@ fn pairs(range: std::ops::Range<usize>) -> Vec<(String, String)> {
 
 fn translation_lab() -> Lab {
     let lab = lab();
-    for (name, range) in [("train", 0..320), ("valid", 320..344), ("test", 344..360)] {
+    for (name, range) in [("train", 0..400), ("valid", 400..424), ("test", 424..440)] {
         let pairs = pairs(range);
         lab.write(&format!("{name}.one"), pairs.iter().map(|pair| format!("{}\n", pair.0)).collect::<String>());
         lab.write(&format!("{name}.two"), pairs.iter().map(|pair| format!("{}\n", pair.1)).collect::<String>());
@@ -162,7 +165,7 @@ fn a_language_of_reversed_words_is_learned_and_the_test_set_translated() {
         "train.gradient_accumulation=1",
         "train.log_every=50",
         "train.eval_every=200",
-        "checkpoint.save_every=50",
+        "checkpoint.save_every=20",
         "schedule.warmup_steps=100",
         "model.dropout=0.0",
         "generate.num_beams=3",
@@ -175,17 +178,17 @@ fn a_language_of_reversed_words_is_learned_and_the_test_set_translated() {
     let names: Vec<_> = test.keys().map(String::as_str).collect();
     let scores = ["bleu", "bleu_beam3", "chrf", "chrf_beam3", "loss", "perplexity", "sacrebleu", "sacrebleu_beam3"];
     assert_eq!(names, [&["accuracy"], &scores[..]].concat());
-    // A model that learned word by word writes all of it; one that learned no order has BLEU of about 20.
-    assert!(test["bleu"] > 90.0 && test["bleu_beam3"] > 90.0 && test["accuracy"] > 0.95, "{test:?}");
+    // The right words in the order of the source have a BLEU of 17.
+    assert!(test["bleu"] > 60.0 && test["bleu_beam3"] > 60.0 && test["accuracy"] > 0.85, "{test:?}");
     assert!((test["perplexity"] - test["loss"].exp()).abs() < 1e-6 * test["perplexity"], "{test:?}");
 
     // Each line beside its own reference, though they were translated in the order of their lengths.
     let lines = table(&run, "test.tsv");
     assert_eq!(lines[0], ["source", "reference", "prediction"]);
-    let given: Vec<_> = pairs(344..360).into_iter().map(|(source, target)| vec![source, target]).collect();
+    let given: Vec<_> = pairs(424..440).into_iter().map(|(source, target)| vec![source, target]).collect();
     assert_eq!(lines[1..].iter().map(|line| line[..2].to_vec()).collect::<Vec<_>>(), given);
     let right = lines[1..].iter().filter(|line| line[1] == line[2]).count();
-    assert!(right >= 14, "{lines:?}");
+    assert!(right >= 8, "{lines:?}");
     assert_eq!(table(&run, "test-beam3.tsv").len(), 17);
     assert_eq!(outcome.stdout.matches("\ntranslation  ").count(), 3, "{outcome:?}");
     assert!(outcome.stdout.contains(&format!("reference    {}\n", given[0][1])), "{outcome:?}");
@@ -194,6 +197,10 @@ fn a_language_of_reversed_words_is_learned_and_the_test_set_translated() {
     let folder = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
     assert_eq!(run.names("averaged"), folder);
     assert!(run.read("averaged/model.safetensors") != run.read("last/model.safetensors"));
+
+    // A model with one vocabulary keeps it, whatever the config would train for a new one.
+    let on = translate(&lab, &["separate.toml", "--set", "model.from=run", "--dry-run"]).stdout;
+    assert!(on.contains("source_embedding.weight") && !on.contains("target_embedding.weight"), "{on}");
 }
 
 #[test]
@@ -242,9 +249,12 @@ fn dry_runs_benches_and_inspections_show_pairs_and_leave_nothing() {
     let lab = translation_lab();
     let before = lab.contents();
     let dry = translate(&lab, &["separate.toml", "--dry-run"]).stdout;
-    for shown in ["target_embedding.weight", "steps an epoch    40\n", "tokens of source", "one valid batch "] {
+    for shown in ["target_embedding.weight", "steps an epoch    50\n", "tokens of source", "one valid batch "] {
         assert!(dry.contains(shown), "{shown}: {dry}");
     }
+    // Room for 400 pairs of the longest that there may be: instead of four, all are one batch.
+    let sized = translate(&lab, &["joint.toml", "--dry-run", "--set", "data.tokens_per_batch=4800"]).stdout;
+    assert!(sized.contains("steps an epoch    1\n"), "{sized}");
     let report: Value = serde_json::from_str(&translate(&lab, &["joint.toml", "--bench", "2"]).stdout).unwrap();
     assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");
     let shown = lab.fornax(&["data", "inspect", "separate.toml", "--recipe", "translate", "--valid"]).ok().stdout;

@@ -144,13 +144,12 @@ pub struct ModelConfig {
 impl Default for ModelConfig {
     fn default() -> Self {
         // The paper's base model, for vocabularies and lengths that are the data's.
-        Self {
-            source_vocab_size: None,
-            target_vocab_size: None,
-            max_positions: None,
-            intermediate_size: None,
-            ..Self::of(&TransformerConfig::default())
-        }
+        let mut base = Self::of(&TransformerConfig::default());
+        base.source_vocab_size = None;
+        base.target_vocab_size = None;
+        base.max_positions = None;
+        base.intermediate_size = None;
+        base
     }
 }
 
