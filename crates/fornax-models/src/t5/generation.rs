@@ -58,6 +58,10 @@ impl Seq2SeqLm for T5 {
         state.target.iter_mut().for_each(|cache| cache.select(rows));
     }
 
+    fn reorder(&self, state: &mut T5State, rows: &Tensor<1, Int>) {
+        state.target.iter_mut().for_each(|cache| cache.select(rows));
+    }
+
     fn next_logits(&self, decoder_input_ids: Tensor<2, Int>, state: &mut T5State, context: &Context) -> Tensor<2> {
         let last = decoder_input_ids.dims()[1] - 1;
         let embedded = self.token_embedding.forward(decoder_input_ids);

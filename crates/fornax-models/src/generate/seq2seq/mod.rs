@@ -10,7 +10,6 @@ mod step;
 mod tests;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use fornax_backend::Precision;
 use fornax_ops::Context;
 
 use super::Seq2SeqLm;
@@ -50,7 +49,7 @@ pub fn generate_seq2seq<M: Seq2SeqLm>(
     let mut searches: Vec<Search> =
         limits.iter().enumerate().map(|(source, limit)| Search::new(source, *limit, options)).collect();
 
-    let context = Context::evaluation(Precision::F32);
+    let context = Context::evaluation(options.precision);
     let device = model.device();
     let (input_ids, lengths) = padded(sources, &device);
     // The last token of a target is never read, the start token is: both count once.

@@ -1,3 +1,4 @@
+use fornax_backend::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::super::SamplingOptions;
@@ -62,6 +63,9 @@ pub struct Seq2SeqOptions {
     pub top_p: f64,
     /// As [`SamplingOptions::seed`].
     pub seed: u64,
+    /// Compute type of matrix products and attention; in no config, as it belongs to a device. Scores are `f32` in each.
+    #[serde(skip)]
+    pub precision: Precision,
 }
 
 impl Default for Seq2SeqOptions {
@@ -85,6 +89,7 @@ impl Default for Seq2SeqOptions {
             top_k: None,
             top_p: 1.0,
             seed: 0,
+            precision: Precision::F32,
         }
     }
 }
