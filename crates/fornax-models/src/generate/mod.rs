@@ -11,5 +11,5 @@ mod seq2seq_lm;
 pub use causal_lm::CausalLm;
 pub use decode::{Flow, generate};
 pub use options::SamplingOptions;
-pub use seq2seq::{EarlyStopping, Hypothesis, Seq2SeqOptions, generate_seq2seq};
+pub use seq2seq::{EarlyStopping, Hypothesis, Seq2SeqOptions, generate_seq2seq, generate_seq2seq_numbered};
 pub use seq2seq_lm::Seq2SeqLm;

@@ -18,10 +18,10 @@ pub(super) struct Draws {
 }
 
 impl Draws {
-    pub(super) fn new(source: usize, limit: usize, options: &Seq2SeqOptions) -> Self {
+    pub(super) fn new(source_number: usize, limit: usize, options: &Seq2SeqOptions) -> Self {
         let count = options.num_return;
         let live = (0..count).map(|number| (number, Prefix::start(options))).collect();
-        Self { first: source * count, limit, live, done: vec![None; count] }
+        Self { first: source_number * count, limit, live, done: vec![None; count] }
     }
 
     /// Of each draw that goes on.

@@ -39,6 +39,27 @@ pub fn generate_seq2seq<M: Seq2SeqLm>(
     sources: &[Vec<u32>],
     options: &Seq2SeqOptions,
 ) -> Result<Vec<Vec<Hypothesis>>, ModelError> {
+    let numbers: Vec<usize> = (0..sources.len()).collect();
+    generate_seq2seq_numbered(model, sources, &numbers, options)
+}
+
+/// As [`generate_seq2seq`], for some of many sources: `numbers` has the place of each among all. Draws follow from it, and so
+/// do not depend on how sources are put into batches.
+///
+/// # Errors
+///
+/// As [`generate_seq2seq`]; sources are counted within this batch.
+///
+/// # Panics
+///
+/// When there are not as many numbers as sources.
+pub fn generate_seq2seq_numbered<M: Seq2SeqLm>(
+    model: &M,
+    sources: &[Vec<u32>],
+    numbers: &[usize],
+    options: &Seq2SeqOptions,
+) -> Result<Vec<Vec<Hypothesis>>, ModelError> {
+    assert_eq!(sources.len(), numbers.len(), "a number for each source");
     options.validate(model.vocab_size())?;
     check_sources(model, sources)?;
     if sources.is_empty() {
@@ -47,7 +68,7 @@ pub fn generate_seq2seq<M: Seq2SeqLm>(
     let positions = model.max_target_positions();
     let limits: Vec<usize> = sources.iter().map(|source| options.limit(source.len(), positions)).collect();
     let mut searches: Vec<Search> =
-        limits.iter().enumerate().map(|(source, limit)| Search::new(source, *limit, options)).collect();
+        limits.iter().zip(numbers).map(|(limit, number)| Search::new(*number, *limit, options)).collect();
 
     let context = Context::evaluation(options.precision);
     let device = model.device();
@@ -78,9 +99,9 @@ enum Search {
 }
 
 impl Search {
-    fn new(source: usize, limit: usize, options: &Seq2SeqOptions) -> Self {
+    fn new(number: usize, limit: usize, options: &Seq2SeqOptions) -> Self {
         match options.num_beams {
-            1 => Self::Draws(Draws::new(source, limit, options)),
+            1 => Self::Draws(Draws::new(number, limit, options)),
             _ => Self::Beams(Beams::new(limit, options)),
         }
     }

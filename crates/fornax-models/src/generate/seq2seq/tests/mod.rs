@@ -200,6 +200,16 @@ fn draws_differ_by_number_and_seed_and_repeat() {
 }
 
 #[test]
+fn draws_follow_the_number_of_a_source_not_its_batch() {
+    let model = Tables::new(40, hashed(40));
+    let options = Seq2SeqOptions { num_return: 2, temperature: 1.0, ..Seq2SeqOptions::greedy(0, vec![], 12) };
+    let together = run(&model, &[2, 3, 2], &options);
+    let apart = generate_seq2seq_numbered(&model, &sources(&[2, 3]), &[2, 1], &options).unwrap();
+    assert_eq!(apart, [together[2].clone(), together[1].clone()]);
+    assert_ne!(together[0], together[2], "equal sources have their own draws");
+}
+
+#[test]
 fn the_encoder_runs_once_and_rows_leave_when_they_are_done() {
     // A source of n tokens ends after n tokens, at once for all beams.
     let ends = |target: &[u32], source: usize| -> Vec<f32> {
