@@ -36,6 +36,22 @@ pub enum PipelineError {
         tensors: Vec<String>,
     },
 
+    /// A checkpoint has no settings for a task.
+    #[error(
+        "{}: `task_specific_params` has no `{task}`; {}",
+        path.display(),
+        if known.is_empty() { "it has no tasks: leave the task out, and give a prefix if the model was trained with one".to_owned() }
+        else { format!("it has {}", known.join(", ")) }
+    )]
+    UnknownTask {
+        /// Where they would be.
+        path: PathBuf,
+        /// What was asked for.
+        task: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+
     /// A text has nothing to fill in.
     #[error("{text:?} has no {mask}")]
     NoMask {

@@ -1,7 +1,7 @@
 //! Text in, answers out: a trained model and its tokenizer behind one call, as in Hugging Face's `pipeline`.
 //!
 //! ```no_run
-//! use fornax_pipelines::{FeatureExtraction, FillMask, Pooling, TextClassification};
+//! use fornax_pipelines::{FeatureExtraction, FillMask, Pooling, Text2Text, TextClassification};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = fornax_backend::open(&"auto".parse()?)?.device;
@@ -15,16 +15,24 @@
 //! }
 //! let features = FeatureExtraction::open("path/to/minilm".as_ref(), Pooling::Mean, &device)?;
 //! println!("{} numbers", features.run(&[("a text", None)])?[0].len()); // hidden_size
+//! let writer = Text2Text::open("path/to/t5".as_ref(), &device)?;
+//! let mut options = writer.options(Some("translation_en_to_de"))?; // prefix and search of config.json
+//! options.decoding.num_beams = 4;
+//! for answer in writer.run(&["The house is wonderful.", "Good night."], &options)? {
+//!     println!("{:.3} {}", answer[0].score, answer[0].text); // the best of 4 beams
+//! }
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A pipeline computes `batch_size` texts at a time, in their order, and cuts what is longer than the model reads.
+//! A pipeline computes `batch_size` texts at a time, answers in their order, and cuts what is longer than the model reads.
 
 mod batch;
 mod error;
 mod feature_extraction;
 mod fill_mask;
+mod kind;
+mod text2text;
 mod text_classification;
 
 #[cfg(test)]
@@ -34,7 +42,9 @@ pub use error::PipelineError;
 pub use feature_extraction::FeatureExtraction;
 pub use fill_mask::{FillMask, Guess};
 pub use fornax_models::Pooling;
+pub use kind::ModelKind;
 pub use text_classification::{LabelScore, TextClassification};
+pub use text2text::{GeneratedText, Text2Text, Text2TextModel, Text2TextOptions};
 
 /// A text, or a pair of texts such as premise and hypothesis.
 pub type Text<'a> = (&'a str, Option<&'a str>);
