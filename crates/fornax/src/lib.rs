@@ -32,9 +32,9 @@ enum Command {
     Tokenizer(tokenizer::Command),
     /// Continue prompts with a trained model
     Generate(Box<generate::Args>),
-    /// Classify texts, fill in masks, or turn texts into vectors, with a trained encoder
+    /// Ask a trained model: classes, masks or vectors of an encoder, texts of an encoder-decoder
     Predict(Box<predict::Args>),
-    /// Score a trained classifier on a task of GLUE, or on labelled text of yours
+    /// Score a trained classifier on a task of GLUE or labelled text of yours, or an encoder-decoder on pairs of texts
     Evaluate(Box<evaluate::Args>),
     /// Train a model, as the recipe's own program does
     #[command(subcommand)]

@@ -1,64 +1,29 @@
-use std::{
-    collections::BTreeMap,
-    io::{ErrorKind, Write},
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::Path};
 
 use anyhow::{Context, bail};
-use clap::builder::RangedU64ValueParser;
-use fornax_backend::{DeviceSpec, Precision};
-use fornax_cli::{UsageContext, load, model_folder};
+use fornax_cli::{UsageContext, load};
 use fornax_data::{
     BatchSource, SpecialToken, Tokenizer,
     labelled::{EncodedSet, LabelKind, LabelledBatches},
 };
 use fornax_models::hf::{self, LoadClassifier};
 use fornax_train::Scores;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {
-    /// A Hugging Face folder with a classifier, or a run folder of glue, of which the best model is taken
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
-    /// A task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME
-    #[arg(long, value_name = "NAME")]
-    task: Option<String>,
-    /// A key of [data] in glue's config, such as data.valid_files for your own tables; repeatable. data.max_len is by default that of the run
-    /// that left the model
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
-    /// Texts that are computed at once
-    #[arg(long, default_value_t = 64, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    batch_size: usize,
-    /// Which device computes.
-    #[arg(
-        long,
-        value_name = "NAME",
-        default_value_t,
-        help = "auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]"
-    )]
-    device: DeviceSpec,
-    /// Compute type of matrix products and attention: f32, bf16 or f16
-    #[arg(long, value_name = "P", default_value_t)]
-    precision: Precision,
-}
+use super::{Args, Line, data_of_run, key, progress_bar};
 
 /// Scores the valid sets of the data, and those test sets that have labels: a line of JSON for each.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    check_overrides(args).usage()?;
+pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<()> {
+    check_flags(args).usage()?;
     let mut overrides = args.overrides.clone();
     overrides.extend(args.task.as_ref().map(|task| format!("data.task={task}")));
-    let folder = model_folder(&args.model);
-    let data = load::<glue::Config>(None, &max_len_of_run(&folder)?, &overrides)?.config.data;
+    let data = load::<glue::Config>(None, &max_len_of_run(folder)?, &overrides)?.config.data;
     let scored = data.open_scored()?;
-    let tokenizer = Tokenizer::open(&folder)?;
+    let tokenizer = Tokenizer::open(folder)?;
     let device = fornax_backend::open(&args.device)?;
     device.check_precision(args.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let (model, report) =
-        hf::load_bert_for_sequence_classification(&folder, &LoadClassifier::default(), &device.device)?;
+        hf::load_bert_for_sequence_classification(folder, &LoadClassifier::default(), &device.device)?;
     anyhow::ensure!(
         report.initialised.is_empty(),
         "{}: the checkpoint has no trained classifier: {} missing",
@@ -79,7 +44,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     for set in &scored.sets {
         let encoded = EncodedSet::build(set, &tokenizer, data.max_len.min(sizes.max_positions))?;
         let batches = LabelledBatches::evaluation(encoded.into(), args.batch_size, None)?;
-        let bar = progress_bar(batches.steps_per_epoch(), set.name());
+        let bar = progress_bar(batches.steps_per_epoch(), "batches", set.name());
         let progress = |done| bar.set_position(done);
         let (metrics, scores) = glue::evaluate_set(&model, &batches, &scored.kind, args.precision, progress)?;
         bar.finish_and_clear();
@@ -92,24 +57,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is printed of a set.
-#[derive(Serialize)]
-struct Line<'a> {
-    set: &'a str,
-    examples: u64,
-    #[serde(flatten)]
-    metrics: BTreeMap<String, f64>,
-}
-
-/// The key of a `KEY=VALUE`.
-fn key(text: &str) -> &str {
-    text.split_once('=').map_or(text, |(key, _)| key).trim()
-}
-
-/// Refuses overrides that would change nothing.
-fn check_overrides(args: &Args) -> anyhow::Result<()> {
-    if let Some(other) = args.overrides.iter().find(|text| !key(text).starts_with("data.")) {
-        bail!("--set {other}: only keys of [data] matter in an evaluation");
+/// Refuses flags that would change nothing.
+fn check_flags(args: &Args) -> anyhow::Result<()> {
+    let flags = [("--metric", args.metric.is_some()), ("--predictions", args.predictions.is_some())];
+    let given = flags.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag);
+    if let Some(flag) = given.or(args.search.given()) {
+        bail!("{flag} does nothing with a classifier: it is for models that write texts");
     }
     if args.task.is_some() && args.overrides.iter().any(|text| key(text) == "data.task") {
         bail!("--task and --set data.task name the task twice");
@@ -119,24 +72,8 @@ fn check_overrides(args: &Args) -> anyhow::Result<()> {
 
 /// The beginning of a config, with the `data.max_len` of the run that left the model in `folder`; nothing where no run did.
 fn max_len_of_run(folder: &Path) -> anyhow::Result<String> {
-    let run = folder.parent().filter(|_| folder.ends_with("best") || folder.ends_with("last"));
-    let Some(path) = run.map(|run| run.join("config.toml")) else { return Ok(String::new()) };
-    let text = match std::fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
-        text => text.with_context(|| path.display().to_string())?,
-    };
-    let config: toml::Table = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let max_len = config.get("data").and_then(|data| data.get("max_len")?.as_integer());
+    let max_len = data_of_run(folder)?.get("max_len").and_then(toml::Value::as_integer);
     Ok(max_len.map_or_else(String::new, |max_len| format!("[data]\nmax_len = {max_len}\n")))
-}
-
-/// A bar over the batches of a set, on stderr and only on a terminal.
-fn progress_bar(batches: u64, set: &str) -> ProgressBar {
-    let bar = ProgressBar::new(batches).with_prefix(set.to_owned());
-    match ProgressStyle::with_template("{bar:24} {pos}/{len}  evaluating {prefix} [{elapsed}<{eta}]") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 /// Whether the model's outputs are the labels of the data, in the same order. Names that were never given fit any.
