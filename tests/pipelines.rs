@@ -3,7 +3,10 @@
 use std::{fs, path::Path};
 
 use fornax_backend::test_device;
-use fornax_models::{TieEmbeddings, TransformerConfig, hf::save_transformer};
+use fornax_models::{
+    TieEmbeddings, TransformerConfig,
+    hf::{TransformerText, save_transformer},
+};
 use fornax_tests::{Lab, Outcome, cpu};
 use serde_json::{Value, json};
 
@@ -35,10 +38,8 @@ fn text_lab() -> Lab {
         ..TransformerConfig::default()
     };
     let last = lab.path("run/last");
-    save_transformer(&config.init(7, &test_device()).unwrap(), &last, Some(2), Some(1)).unwrap();
-    let mut config: Value = serde_json::from_slice(&fs::read(last.join("config.json")).unwrap()).unwrap();
-    config["fornax_lowercase"] = json!(true);
-    lab.write("run/last/config.json", config.to_string());
+    let text = TransformerText { start_token: Some(2), end_token: Some(1), lowercase: true };
+    save_transformer(&config.init(7, &test_device()).unwrap(), &last, &text).unwrap();
     lab.write("run/last/tokenizer.json", words(23));
     lab.write("lines.txt", "t7 t3\nt12\nt9 t14 t14 t6 t20 t5\nt3 t7\n");
     lab.write("valid.src", "t7 T3\nt12\nt9 t14 t14\n");

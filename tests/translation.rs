@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use fornax_tests::{Lab, RunFolder};
+use fornax_tests::{Lab, RunFolder, cpu};
 use serde_json::Value;
 
 use crate::{exactness::assert_same_run, lab};
@@ -168,6 +168,7 @@ fn a_language_of_reversed_words_is_learned_and_the_test_set_translated() {
         "checkpoint.save_every=20",
         "schedule.warmup_steps=100",
         "model.dropout=0.0",
+        "data.lowercase=true",
         "generate.num_beams=3",
         "test.average_last=2",
     ];
@@ -197,6 +198,13 @@ fn a_language_of_reversed_words_is_learned_and_the_test_set_translated() {
     let folder = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
     assert_eq!(run.names("averaged"), folder);
     assert!(run.read("averaged/model.safetensors") != run.read("last/model.safetensors"));
+
+    // The tool translates as the recipe does, in lower case too.
+    lab.write("loud.txt", given.iter().map(|pair| pair[0].to_uppercase() + "\n").collect::<String>());
+    let answers = lab.fornax(&["predict", "--device", cpu(), "--model", "run/averaged", "--file", "loud.txt"]).ok();
+    let text = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["generated_text"].clone();
+    let predicted: Vec<_> = answers.stdout.lines().map(text).collect();
+    assert_eq!(predicted, lines[1..].iter().map(|line| line[2].as_str()).collect::<Vec<_>>());
 
     // A model with one vocabulary keeps it, whatever the config would train for a new one.
     let on = translate(&lab, &["separate.toml", "--set", "model.from=run", "--dry-run"]).stdout;

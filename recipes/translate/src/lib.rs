@@ -21,7 +21,10 @@ use clap::Parser;
 use fornax_backend::OpenDevice;
 use fornax_cli::{Ending, RunArgs, main_with};
 use fornax_data::{BatchSource, DataError, Split};
-use fornax_models::{Transformer, TransformerConfig, hf};
+use fornax_models::{
+    Transformer, TransformerConfig,
+    hf::{self, TransformerText},
+};
 use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo};
 
 pub use config::{Config, GenerateConfig, ModelConfig, ObjectiveConfig, TestConfig};
@@ -68,9 +71,9 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     }
 
     let info = run_info(options, &device, &data)?;
-    let tokenizers = data.tokenizers.clone();
+    let (tokenizers, lowercase) = (data.tokenizers.clone(), config.data.lowercase);
     let mut run = Run::open(options, config, info, &mut learner)?
-        .export_with(move |model, folder| export(model, &tokenizers, folder));
+        .export_with(move |model, folder| export(model, &tokenizers, lowercase, folder));
     let new = !run.is_finished();
     if new {
         data.tokenizers.save_source(run.dir())?;
@@ -157,8 +160,9 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
 }
 
 /// A folder that `model.from` reads: the model, `tokenizer.json`, and `source_tokenizer.json` where the source has its own.
-fn export(model: &Transformer, tokenizers: &Tokenizers, folder: &Path) -> anyhow::Result<()> {
-    hf::save_transformer(model, folder, Some(tokenizers.start()), Some(tokenizers.end))?;
+fn export(model: &Transformer, tokenizers: &Tokenizers, lowercase: bool, folder: &Path) -> anyhow::Result<()> {
+    let (start_token, end_token) = (Some(tokenizers.start()), Some(tokenizers.end));
+    hf::save_transformer(model, folder, &TransformerText { start_token, end_token, lowercase })?;
     tokenizers.target.save_pretrained(folder, model.config().max_positions)?;
     Ok(tokenizers.save_source(folder)?)
 }

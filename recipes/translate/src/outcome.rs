@@ -86,7 +86,7 @@ fn average(
         tracing::warn!("test.average_last = {wanted}, but the run has {there} checkpoints: these are averaged");
     }
     learner.load_parameters(average_last(run.dir(), wanted.min(there))?)?;
-    export(&learner.valid(), &data.tokenizers, &run.dir().join(AVERAGED))
+    export(&learner.valid(), &data.tokenizers, config.data.lowercase, &run.dir().join(AVERAGED))
 }
 
 fn measure(

@@ -28,5 +28,5 @@ pub use gpt2::{load_gpt2, open_gpt2_config, save_gpt2};
 pub use report::{LoadReport, TensorProblem};
 pub use t5::{load_t5, open_t5_config, save_t5};
 pub use table::{Demand, Entry, Layout, TensorTable};
-pub use transformer::{load_transformer, open_transformer_config, save_transformer};
+pub use transformer::{TransformerText, load_transformer, open_transformer_config, save_transformer};
 pub use write::{HostTensor, write_beside, write_safetensors};

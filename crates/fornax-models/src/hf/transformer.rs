@@ -41,28 +41,33 @@ pub fn load_transformer(dir: &Path, device: &Device) -> Result<(Transformer, Loa
     Ok((model, report))
 }
 
+/// How the texts of a Transformer are written and read: what its `config.json` says besides sizes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransformerText {
+    /// The token that a target begins with, if it has one: `decoder_start_token_id`.
+    pub start_token: Option<u32>,
+    /// The token that a target ends with, if it has one: `eos_token_id`.
+    pub end_token: Option<u32>,
+    /// Whether sources are read in lower case: `fornax_lowercase`.
+    pub lowercase: bool,
+}
+
 /// Writes a Transformer as a folder in the style of Hugging Face: names as of BART, `f32`, matrices as `torch.nn.Linear` keeps
 /// them, and a `config.json` with the keys of [`TransformerConfig`] and `"model_type": "fornax-transformer"`.
 ///
-/// `start` and `end` are the tokens that a target begins and ends with, if it has them: `decoder_start_token_id` and
-/// `eos_token_id`. Each file is written beside and renamed; `config.json` comes last.
+/// Each file is written beside and renamed; `config.json` comes last.
 ///
 /// # Errors
 ///
 /// When the folder or a file can't be written.
-pub fn save_transformer(
-    model: &Transformer,
-    dir: &Path,
-    start: Option<u32>,
-    end: Option<u32>,
-) -> Result<(), ModelError> {
+pub fn save_transformer(model: &Transformer, dir: &Path, text: &TransformerText) -> Result<(), ModelError> {
     std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     let config = model.config();
     write_safetensors(&dir.join("model.safetensors"), &transformer_table(&config).export(model))?;
     let path = dir.join(CONFIG);
-    let json = transformer_json(&config, start, end).map_err(ModelError::json(&path))?;
-    let text = serde_json::to_string_pretty(&json).map_err(ModelError::json(&path))?;
-    write_beside(&path, |file| std::io::Write::write_all(file, (text + "\n").as_bytes()))
+    let json = transformer_json(&config, text).map_err(ModelError::json(&path))?;
+    let json = serde_json::to_string_pretty(&json).map_err(ModelError::json(&path))?;
+    write_beside(&path, |file| std::io::Write::write_all(file, (json + "\n").as_bytes()))
 }
 
 /// Our configuration of a `config.json`; absent keys have our defaults.
@@ -106,21 +111,18 @@ fn transformer_config(file: &ConfigFile) -> Result<TransformerConfig, ModelError
 const PAD: &str = "pad_token_id";
 
 /// The `config.json` of a configuration.
-fn transformer_json(
-    config: &TransformerConfig,
-    start: Option<u32>,
-    end: Option<u32>,
-) -> Result<Value, serde_json::Error> {
+fn transformer_json(config: &TransformerConfig, text: &TransformerText) -> Result<Value, serde_json::Error> {
     let mut json = serde_json::to_value(config)?;
     if let Some(keys) = json.as_object_mut() {
         keys.remove("pad_token");
     }
     for (key, value) in [
         ("architectures", json!(["FornaxTransformer"])),
-        ("decoder_start_token_id", json!(start)),
+        ("decoder_start_token_id", json!(text.start_token)),
         ("dtype", json!("float32")),
-        ("eos_token_id", json!(end)),
+        ("eos_token_id", json!(text.end_token)),
         ("format_version", json!(FORMAT_VERSION)),
+        ("fornax_lowercase", json!(text.lowercase)),
         ("is_encoder_decoder", json!(true)),
         ("model_type", json!(MODEL_TYPE)),
         (PAD, json!(config.pad_token)),

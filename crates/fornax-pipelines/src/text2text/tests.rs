@@ -1,7 +1,11 @@
 use std::{fs, path::PathBuf};
 
 use fornax_backend::test_device;
-use fornax_models::{T5Config, TransformerConfig, generate::EarlyStopping, hf::save_transformer};
+use fornax_models::{
+    T5Config, TransformerConfig,
+    generate::EarlyStopping,
+    hf::{TransformerText, save_transformer},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -51,7 +55,8 @@ fn transformer_folder(separate: bool) -> TempDir {
         ..TransformerConfig::default()
     };
     let model = config.init(7, &test_device()).unwrap();
-    save_transformer(&model, folder.path(), Some(0), Some(1)).unwrap();
+    let text = TransformerText { start_token: Some(0), end_token: Some(1), lowercase: false };
+    save_transformer(&model, folder.path(), &text).unwrap();
     write(&folder, "tokenizer.json", &words("t", 23));
     if separate {
         write(&folder, "source_tokenizer.json", &words("s", 31));

@@ -28,7 +28,8 @@ fn a_folder_comes_back_byte_for_byte() {
         let (model, report) = load_transformer(&fixture(case), &test_device()).unwrap();
         assert!(report.ignored.is_empty() && report.widened.is_empty());
         let out = tempfile::tempdir().unwrap();
-        save_transformer(&model, out.path(), Some(1), None).unwrap();
+        save_transformer(&model, out.path(), &TransformerText { start_token: Some(1), ..TransformerText::default() })
+            .unwrap();
         let file = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
         assert_eq!(stored(&out.path().join("model.safetensors")), stored(&fixture(case).join("model.safetensors")));
         assert!(file(out.path()) == file(&fixture(case)), "{case}");
@@ -56,7 +57,8 @@ fn every_form_is_restored_with_equal_logits() {
             let config = TransformerConfig { tie_embeddings, head_bias, norm_first, positions, ..tiny.clone() };
             let model = config.init(3, &test_device()).unwrap();
             let dir = tempfile::tempdir().unwrap();
-            save_transformer(&model, dir.path(), None, Some(2)).unwrap();
+            save_transformer(&model, dir.path(), &TransformerText { end_token: Some(2), ..TransformerText::default() })
+                .unwrap();
             let written = json(&dir.path().join(CONFIG));
             assert_eq!((&written["decoder_start_token_id"], &written["eos_token_id"]), (&Value::Null, &json!(2)));
             let (restored, _) = load_transformer(dir.path(), &test_device()).unwrap();
