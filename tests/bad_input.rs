@@ -87,7 +87,11 @@ const USAGE: &[Case] = &[
         2,
         &["`data.valid_fraction` is set, but neither `data.files` nor `data.name` is", "`rust-crates`"],
     ),
-    case(&["tiny.toml", "--set", "data.name=rust-crates"], 2, &["`data.files`", "data.name = \"rust-crates\""]),
+    case(
+        &["tiny.toml", "--set", "data.files=[\"text.txt\"]", "--set", "data.name=rust-crates"],
+        2,
+        &["`data.files`", "data.name = \"rust-crates\""],
+    ),
     case(&["tiny.toml", "--set", "data.part=prose"], 2, &["`data.part`", "data.files", "only `rust-crates` has parts"]),
     case(&["tiny.toml", "--set", "data.text_column=body"], 2, &["`data.text_column`", "only jsonl, tsv and csv"]),
     case(
