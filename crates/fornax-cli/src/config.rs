@@ -5,9 +5,26 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 /// The keys of `[data]` that say where data comes from, each with the keys that only go with another of them.
-const SOURCES: [(&str, &[&str]); 3] = [
-    ("files", &["name", "part", "folder", "task"]),
-    ("name", &["part", "folder", "files", "valid_files", "valid_fraction", "format", "text_column", "extensions"]),
+const SOURCES: [(&str, &[&str]); 4] = [
+    ("files", &["name", "part", "folder", "task", "train", "valid", "test"]),
+    ("train", &["name", "folder", "files", "valid_files", "test_files", "format"]),
+    (
+        "name",
+        &[
+            "part",
+            "folder",
+            "files",
+            "valid_files",
+            "test_files",
+            "valid_fraction",
+            "format",
+            "text_column",
+            "extensions",
+            "train",
+            "valid",
+            "test",
+        ],
+    ),
     (
         "task",
         &[
@@ -119,7 +136,7 @@ fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
 /// Takes out of `[data]` what belongs to another source than the one that an override names.
 fn leave_other_sources(table: &mut Table, overrides: &[String]) {
     let keys = overrides.iter().filter_map(|text| text.split_once('=')?.0.trim().strip_prefix("data."));
-    let given: Vec<&str> = keys.collect();
+    let given: Vec<&str> = keys.filter_map(|key| key.split('.').next()).collect();
     let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) else { return };
     for (source, others) in SOURCES.iter().filter(|(source, _)| given.contains(source)) {
         for key in others.iter().filter(|key| !given.contains(key)) {
@@ -210,6 +227,7 @@ mod tests {
         part: Option<String>,
         files: Vec<String>,
         max_len: usize,
+        train: Table,
     }
 
     fn load_with(text: &str, overrides: &[&str]) -> Result<Config, String> {
@@ -231,6 +249,11 @@ mod tests {
         let own = data(&["data.files=['a.txt']"]);
         assert_eq!(own, Data { files: vec!["a.txt".to_owned()], max_len: 9, ..Data::default() });
         assert_eq!(data(&["data.name=other"]).part, None);
+        let pairs = |overrides: &[&str]| load_with("[data]\nname = 'pairs'\n", overrides).unwrap().data;
+        assert_eq!(
+            (pairs(&["data.train.source=['a.de']"]).name, pairs(&["data.max_len=2"]).name),
+            (None, Some("pairs".into()))
+        );
         assert_eq!(data(&["data.max_len=3"]).part.as_deref(), Some("prose"));
         // What is given beside it stays, for the recipe to refuse.
         assert_eq!(data(&["data.files=['a.txt']", "data.part=code"]).part.as_deref(), Some("code"));
