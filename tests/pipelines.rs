@@ -164,8 +164,9 @@ fn pairs_are_scored_and_shown() {
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows[0], ["set", "source", "reference", "prediction"]);
     assert_eq!(rows.len(), 5);
-    // The model was trained in lower case, so its references are lower-cased too.
-    assert_eq!(rows[2][..3], ["valid", "t12", "t8 t9"]);
+    // The model reads lower case; the references are as they are.
+    assert_eq!(rows[1][..3], ["valid", "t7 T3", "t4"]);
+    assert_eq!(rows[2][..3], ["valid", "t12", "t8 T9"]);
     assert_eq!(rows[4][..3], ["test", "t3 t4", "t5 t5"]);
     for row in &rows[1..] {
         let predicted = predict(&lab, &["--model", "run", "--max-new-tokens", "5", row[1]]);
@@ -183,7 +184,7 @@ fn pairs_are_scored_and_shown() {
     // What a run was scored on is what its model is scored on again.
     lab.write(
         "run/config.toml",
-        "[data]\nvalid = { source = ['valid.src'], target = ['valid.trg'] }\nmax_target_len = 9\n",
+        "[data]\nsource = 'source'\ntarget = 'target'\nvalid = { source = ['valid.src'], target = ['valid.trg'] }\nmax_target_len = 9\n",
     );
     let again = lines(run(
         &lab,
@@ -210,7 +211,12 @@ fn mistakes_have_one_clear_error() {
             "model_type is `bert`; supported here: t5, fornax-transformer",
         ),
         (&["--model", "t5", "--task", "fill-mask", "x"], 1, "model_type is `t5`; supported here: bert"),
-        (&["--model", "t5", "--task", "fil-mask", "x"], 2, "there is text-classification, fill-mask"),
+        (
+            &["--model", "t5", "--task", "fil-mask", "x"],
+            2,
+            "has no `fil-mask`; it has summarization, translation_en_to_de",
+        ),
+        (&["--model", "bert", "--task", "fil-mask", "x"], 2, "there is text-classification, fill-mask"),
         (&["--model", "t5", "--task", "translation", "x"], 2, "translation_en_to_de, translation_en_to_fr; name one"),
         (
             &["--model", "t5", "--task", "translation_de_to_en", "x"],
@@ -245,7 +251,8 @@ fn mistakes_have_one_clear_error() {
     assert!(cut.stderr.contains("1 of 1 texts were cut to max_source_len = 10 tokens"), "{cut:?}");
     let evaluate = |more: &[&str]| run(&lab, "evaluate", more);
     for (more, says) in [
-        (&["--model", "run", "--task", "sst2"][..], "--task is for classifiers"),
+        (&["--model", "run", "--task", "sst2"][..], "--task sst2: there is a choice among the tasks of a run"),
+        (&["--model", "run", PAIRS[0], PAIRS[1], "--set", "data.lowercase=false"], "says in which case it reads"),
         (&["--model", "run", "--metric", "blue"], "there is exact_match, bleu, sacrebleu, chrf, rouge, f1"),
         (&["--model", "run"], "there are no pairs to score: name a data set with --set data.name=NAME"),
         (&["--model", "run", "--set", "data.max_target_len=5"], "data.max_target_len=5: this key is of training"),

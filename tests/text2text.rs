@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, ops::Range};
 
-use fornax_tests::{Lab, Outcome};
+use fornax_tests::{Lab, Outcome, cpu};
 use serde_json::Value;
 
 use crate::{exactness::assert_same_run, lab};
@@ -144,7 +144,7 @@ fn hidden_spans_are_learned_and_the_example_is_filled_in() {
     // A text of thirty words: guessing by their frequency is worth more than this.
     assert!(mean(&losses[50..]) < mean(&losses[..5]) - 1.0, "{losses:?}");
     let names: Vec<String> = run.summary().valid.into_keys().collect();
-    assert_eq!(names, ["accuracy", "loss", "perplexity"]);
+    assert_eq!(names, ["loss", "perplexity", "token_accuracy"]);
     let (_, shown) = outcome.stdout.split_once("\nthe iron <extra_id_0> slowly.\n  ").unwrap();
     assert!(shown.starts_with("the iron") && shown.ends_with("slowly.\n") && !shown.contains("<extra"), "{shown:?}");
     assert!(!run.path("predictions").exists());
@@ -189,9 +189,27 @@ fn the_words_of_labels_are_learned_and_answers_stand_beside_their_references() {
     let test = predictions(&lab, "run", "heat-test.tsv");
     assert_eq!(test.len(), 12);
     for (metrics, rows) in [(&summary.valid, &valid), (&summary.test, &test)] {
-        let keys: Vec<&str> = metrics.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["accuracy", "exact_match", "heat_exact_match", "loss", "perplexity"]);
+        let keys: Vec<&str> = metrics.keys().map(String::as_str).filter(|name| !name.contains("_beam2")).collect();
+        assert_eq!(keys, ["exact_match", "heat_exact_match", "loss", "perplexity", "token_accuracy"]);
         assert_eq!((metrics["exact_match"], metrics["heat_exact_match"]), (exact_matches(rows), exact_matches(rows)));
+    }
+    let beams = predictions(&lab, "run", "heat-test-beam2.tsv");
+    assert_eq!(summary.test["exact_match_beam2"], exact_matches(&beams));
+
+    // The tool measures and answers as the run did, and puts the prefix of its only task before a text.
+    let tool = |command: &str, more: &[&str]| {
+        let outcome = lab.fornax(&[&[command, "--model", "run", "--device", cpu()], more].concat()).ok();
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    for (rows, more) in [(&test, &["--num-beams", "1"][..]), (&beams, &[])] {
+        let scored = tool("evaluate", more);
+        let sets: Vec<_> = scored.iter().map(|line| (line["set"].as_str().unwrap(), &line["examples"])).collect();
+        assert_eq!(sets, [("valid of heat", &16.into()), ("test of heat", &12.into())]);
+        assert_eq!(scored[1]["exact_match"], exact_matches(rows));
+        let texts: Vec<&str> = rows.iter().map(|[source, ..]| source.strip_prefix("heat: ").unwrap()).collect();
+        let answers: Vec<_> = tool("predict", &[more, &texts].concat());
+        let answers: Vec<_> = answers.iter().map(|line| line["generated_text"].as_str().unwrap()).collect();
+        assert_eq!(answers, rows.iter().map(|[.., answer]| answer.as_str()).collect::<Vec<_>>());
     }
     assert!(outcome.stdout.contains("\nheat\n  heat: the iron cools in the old furnace\n    cold\n"), "{outcome:?}");
     assert!(outcome.stderr.contains("predictions: "), "{outcome:?}");
@@ -204,9 +222,34 @@ fn several_tasks_are_measured_each_by_its_own_metric() {
     let outcome = train(&lab, "both.toml", "run", &[&["--max-steps", "2"], &example[..]].concat());
     let summary = lab.run("run").summary();
     let names = |metrics: BTreeMap<String, f64>| metrics.into_keys().collect::<Vec<_>>();
-    assert_eq!(names(summary.valid), ["accuracy", "heat_exact_match", "loss", "perplexity", "thing_f1"]);
-    assert_eq!(names(summary.test), ["accuracy", "heat_exact_match", "loss", "perplexity"], "one has a test set");
-    assert_eq!(lab.run("run").names("predictions"), ["heat-test.tsv", "heat-valid.tsv", "thing-valid.tsv"]);
+    assert_eq!(names(summary.valid), ["heat_exact_match", "loss", "perplexity", "thing_f1", "token_accuracy"]);
+    let of_test = ["heat_exact_match", "heat_exact_match_beam2", "loss", "perplexity", "token_accuracy"];
+    assert_eq!(names(summary.test), of_test, "one has a test set");
+    let tables = ["heat-test-beam2", "heat-test", "heat-valid-beam2", "heat-valid", "thing-valid-beam2", "thing-valid"];
+    assert_eq!(lab.run("run").names("predictions"), tables.map(|name| format!("{name}.tsv")));
+    // Each task has its name for the tool, and none is meant without it.
+    let prefixes = lab.run("run").json("last/config.json");
+    assert_eq!(prefixes["task_specific_params"]["thing"]["prefix"], "thing: ");
+    assert!(prefixes.get("prefix").is_none());
+    let sets = |more: &[&str]| {
+        let outcome = lab.fornax(&[&["evaluate", "--model", "run", "--device", cpu()], more].concat()).ok().stdout;
+        let set = |line: &str| serde_json::from_str::<Value>(line).unwrap()["set"].as_str().unwrap().to_owned();
+        outcome.lines().map(set).collect::<Vec<_>>()
+    };
+    assert_eq!(sets(&[]), ["valid of heat", "test of heat", "valid of thing"]);
+    assert_eq!(sets(&["--task", "thing"]), ["valid of thing"]);
+    for (arguments, says) in [
+        (
+            &["evaluate", "--task", "thin"][..],
+            "unknown task `thin`; there is: heat, thing\nhint: did you mean `thing`?",
+        ),
+        (&["evaluate", "--prefix", "x: "], "--prefix does nothing with the tasks of a run"),
+        (&["evaluate", "--set", "data.source=sentence"], "does nothing with the tasks of a run"),
+        (&["predict", "--task", "thin", "x"], "has no `thin`; it has heat, thing"),
+    ] {
+        let more = ["--model", "run", "--device", cpu()];
+        lab.fornax(&[arguments, &more].concat()).refused(says, 2, &[says]);
+    }
     assert!(outcome.stdout.starts_with("\nheat: the iron glows\n  "), "{outcome:?}");
     assert!(outcome.stderr.contains("task heat: 160 examples, 50.00 % of what is drawn"), "{outcome:?}");
     let shared = lab.fornax(&["data", "inspect", "both.toml", "--recipe", "t5-text2text", "--valid"]).ok().stdout;

@@ -44,7 +44,9 @@ pub use fill_mask::{FillMask, Guess};
 pub use fornax_models::Pooling;
 pub use kind::ModelKind;
 pub use text_classification::{LabelScore, TextClassification};
-pub use text2text::{GeneratedText, Text2Text, Text2TextModel, Text2TextOptions};
+pub use text2text::{
+    AnswerRow, Answers, GeneratedText, Text2Text, Text2TextModel, Text2TextOptions, Written, save_generation_config,
+};
 
 /// A text, or a pair of texts such as premise and hypothesis.
 pub type Text<'a> = (&'a str, Option<&'a str>);

@@ -54,6 +54,11 @@ impl Interrupt {
         self.requested.load(Ordering::SeqCst)
     }
 
+    /// The next signal ends the process.
+    pub(crate) fn leave_from_now_on(&self) {
+        self.leave.store(true, Ordering::SeqCst);
+    }
+
     /// Behaves as if a signal came.
     #[cfg(test)]
     pub(crate) fn request(&self) {

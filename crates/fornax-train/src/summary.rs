@@ -35,7 +35,7 @@ pub struct Summary {
     pub tokens_per_second: f64,
     /// The largest resident memory of the process, where the platform tells.
     pub peak_memory_bytes: Option<u64>,
-    /// Whether a signal ended the run before its last step.
+    /// Whether a signal ended the run before its last step, or after it before all was measured.
     pub interrupted: bool,
     /// Whether early stopping ended the run before its last step.
     pub stopped_early: bool,
@@ -45,7 +45,8 @@ pub struct Summary {
     /// The last train line's loss.
     #[serde(deserialize_with = "numbers")]
     pub train: BTreeMap<String, f64>,
-    /// Metrics of the model that was kept: the best if `load_best_at_end`, else the last.
+    /// Metrics of the model that was kept: the mean of checkpoints where the recipe tests that, the best if `load_best_at_end`, else
+    /// the last.
     #[serde(deserialize_with = "numbers")]
     pub valid: BTreeMap<String, f64>,
     /// Metrics of that model on labelled test data, where there are any.

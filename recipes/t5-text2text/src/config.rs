@@ -1,18 +1,17 @@
+use anyhow::Context as _;
+use fornax_cli::UsageContext;
 use fornax_data::{
     DataConfig, DataError, DenoisingConfig, TokenizerConfig,
     text_tasks::{MixtureConfig, TaskConfig},
 };
-use fornax_models::{
-    T5Config,
-    generate::{EarlyStopping, Seq2SeqOptions},
-};
+use fornax_models::generate::{EarlyStopping, Seq2SeqOptions};
 use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig, TrainConfig, TrainError};
 use serde::{Deserialize, Serialize};
 
 use crate::tables::{DataTable, ModelConfig, TokenizerTable, unigram_with_sentinels};
 
 /// What every evaluation measures, and so what `train.metric_for_best` may name.
-const METRICS: [&str; 3] = ["accuracy", "loss", "perplexity"];
+const METRICS: [&str; 3] = ["loss", "perplexity", "token_accuracy"];
 
 /// The config of this recipe. `[objective]` or `[[tasks]]` has to be there, and says what is trained; every other table may be left
 /// out.
@@ -99,7 +98,9 @@ impl Config {
         self.optimizer.validate()?;
         self.schedule.validate(self.optimizer.lr)?;
         self.eval.validate()?;
-        Ok(self.checkpoint.validate()?)
+        self.checkpoint.validate()?;
+        // Start and end are tokens of every vocabulary.
+        self.generate.answering(0, 0, usize::MAX).last.validate(usize::MAX).context("[generate]").usage()
     }
 
     /// Which of pretraining and tasks the config describes.
@@ -163,14 +164,14 @@ fn check_name(task: &TaskConfig) -> Result<(), DataError> {
     }
 }
 
-/// `[generate]`: how answers are written at the end of a run. Evaluations on the way take the likeliest token each time.
+/// `[generate]`: how answers are written. Evaluations on the way are greedy; at the end come beams besides, if there are to be some.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerateConfig {
     /// The most tokens of an answer, its end included; `data.max_target_len` by default, in pretraining the longest target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_new_tokens: Option<usize>,
-    /// Beams; 1 is no beam search.
+    /// Beams of a second answer to each set at the end, after the greedy one; 1: there is none.
     pub num_beams: usize,
     /// More than 0 favours long answers, less than 0 short ones; 0 counts probability alone.
     pub length_penalty: f64,
@@ -197,22 +198,22 @@ impl Default for GenerateConfig {
 /// How answers are written.
 #[derive(Clone, Debug)]
 pub(crate) struct Answering {
-    /// During training.
+    /// During training, and first of all at the end.
     pub(crate) greedy: Seq2SeqOptions,
-    /// At the end.
+    /// At the end: with beams where the table says so.
     pub(crate) last: Seq2SeqOptions,
 }
 
 impl GenerateConfig {
-    /// How a model of these sizes answers, with at most `longest` tokens unless the table says otherwise.
-    pub(crate) fn answering(&self, sizes: &T5Config, longest: usize) -> Answering {
-        let max_new_tokens = self.max_new_tokens.unwrap_or(longest);
-        let greedy = Seq2SeqOptions::greedy(sizes.start_token, vec![sizes.end_token], max_new_tokens);
+    /// How a model answers whose targets begin with `start` and end with `end`: with at most `longest` tokens unless the table says
+    /// otherwise.
+    pub(crate) fn answering(&self, start: u32, end: u32, longest: usize) -> Answering {
+        let greedy = Seq2SeqOptions::greedy(start, vec![end], self.max_new_tokens.unwrap_or(longest));
+        let greedy = Seq2SeqOptions { no_repeat_ngram_size: self.no_repeat_ngram_size, ..greedy };
         let last = Seq2SeqOptions {
             num_beams: self.num_beams,
             length_penalty: self.length_penalty,
             early_stopping: self.early_stopping,
-            no_repeat_ngram_size: self.no_repeat_ngram_size,
             ..greedy.clone()
         };
         Answering { greedy, last }

@@ -43,6 +43,8 @@ pub struct EvalSet {
     pub steps: u64,
     /// The task, whose answers are scored; none for text.
     pub task: Option<ScoredTask>,
+    /// Rows of a batch.
+    pub rows: usize,
 }
 
 /// Tokens of a source and of a target.
@@ -91,7 +93,7 @@ impl Data {
         let valid = DenoisingBatches::sequential(blocks(valid, Tail::Pad)?, eval_rows(config))?;
         let all = valid.steps_per_epoch();
         let steps = config.eval.max_batches.map_or(all, |most| all.min(most as u64));
-        let valid = EvalSet { batches: Batches::Text(valid), steps, task: None };
+        let valid = EvalSet { batches: Batches::Text(valid), steps, task: None, rows: eval_rows(config) };
         Ok((tokenizer, Batches::Text(train), vec![valid], Vec::new(), hash))
     }
 
@@ -104,6 +106,7 @@ impl Data {
         let encoder = PairEncoder {
             source: &tokenizer,
             target: &tokenizer,
+            lowercase: false,
             max_source_len: config.data.max_source_len,
             max_target_len: config.data.max_target_len,
             fill: fill(config, &tokenizer)?,
@@ -206,7 +209,13 @@ fn texts(tasks: &TextTasks) -> Texts {
 impl EvalSet {
     fn of(task: ScoredTask, rows: usize, most: Option<usize>) -> Result<Self, DataError> {
         let batches = task.batches(rows, most)?;
-        Ok(Self { steps: batches.steps_per_epoch(), batches: Batches::Set(batches), task: Some(task) })
+        Ok(Self { steps: batches.steps_per_epoch(), batches: Batches::Set(batches), task: Some(task), rows })
+    }
+
+    /// How many pairs an evaluation takes, from the beginning of the set.
+    pub(crate) fn pairs(&self) -> usize {
+        let all = self.task.as_ref().map_or(0, |task| task.texts.pairs().len());
+        all.min(self.rows.saturating_mul(self.steps as usize))
     }
 
     /// The batches of an evaluation.

@@ -2,12 +2,13 @@ use std::io::Write;
 
 use anyhow::{Context, anyhow};
 use fornax_cli::UsageContext;
-use fornax_data::{DenoisingKind, Tokenizer};
-use fornax_models::{T5, generate::Seq2SeqOptions};
+use fornax_data::{Denoising, DenoisingKind, Tokenizer};
+use fornax_models::{T5, generate::generate_seq2seq};
+use fornax_train::Learner;
 
 use crate::{
     Config, Data, ExampleConfig,
-    answers::{Answers, Row, decode, write_targets},
+    outcome::{TaskAnswers, Writer},
 };
 
 /// Refuses a text that can't be completed, before the training whose end it is for.
@@ -30,34 +31,37 @@ pub(crate) fn check(config: &Config, data: &Data) -> anyhow::Result<()> {
 /// Prints what the model makes of the text, and the first answers to each valid set.
 pub(crate) fn print(
     config: &ExampleConfig,
-    options: &Seq2SeqOptions,
-    model: &T5,
-    data: &Data,
-    valid: &[Answers<'_>],
+    writer: &Writer<'_>,
+    learner: &Learner<T5>,
+    valid: &[TaskAnswers<'_>],
 ) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if !config.text.is_empty() {
-        writeln!(out, "\n{}\n  {}", config.text, complete(&config.text, options, model, data)?)?;
+        let written = match writer.data.denoising() {
+            Some(denoising) => complete(&config.text, denoising, writer, &learner.valid())?,
+            None => writer.answer_text(&config.text, learner)?,
+        };
+        writeln!(out, "\n{}\n  {written}", config.text)?;
     }
-    for answers in valid.iter().filter(|_| config.answers > 0) {
-        writeln!(out, "\n{}", answers.task.name)?;
-        for Row { source, reference, answer } in answers.rows().take(config.answers) {
-            writeln!(out, "  {source}\n    {answer}\n    (reference: {reference})")?;
+    for TaskAnswers { task, answers } in valid.iter().filter(|_| config.answers > 0) {
+        writeln!(out, "\n{}", task.name)?;
+        for row in answers.rows().take(config.answers) {
+            writeln!(out, "  {}\n    {}\n    (reference: {})", row.source, row.answer, row.reference)?;
         }
     }
     Ok(())
 }
 
-/// The text with what the model writes for its sentinels, or at its end; of tasks, the answer.
-fn complete(text: &str, options: &Seq2SeqOptions, model: &T5, data: &Data) -> anyhow::Result<String> {
-    let source = source(text, &data.tokenizer)?;
-    let target = write_targets(model, std::slice::from_ref(&source), options)?.into_iter().flatten();
-    let target: Vec<u32> = target.collect();
-    let Some(denoising) = data.denoising() else { return Ok(decode(&data.tokenizer, &target)?) };
+/// The text with what the model writes for its sentinels, or at its end.
+fn complete(text: &str, denoising: &Denoising, writer: &Writer<'_>, model: &T5) -> anyhow::Result<String> {
+    let tokenizer = &writer.data.tokenizer;
+    let source = source(text, tokenizer)?;
+    let found = generate_seq2seq(model, std::slice::from_ref(&source), &writer.answering.last)?;
+    let target = found.into_iter().flatten().next().map_or_else(Vec::new, |best| best.tokens);
     let signed = |ids: &[u32]| ids.iter().map(|&id| id as i32).collect::<Vec<_>>();
     let restored = denoising.restore(&signed(&source), &signed(&target));
     let restored: Vec<u32> = restored.into_iter().map(|id| id as u32).collect();
-    Ok(decode(&data.tokenizer, &restored)?)
+    Ok(tokenizer.decode(&restored, true)?.trim().to_owned())
 }
 
 /// The tokens of a source, with the one that ends it.

@@ -4,7 +4,6 @@
 //! This file is the whole recipe, to be read from top to bottom. Change the objective in `task.rs`, what is read and written in
 //! `data.rs`, the order of work in [`run`], and the architecture in `fornax-models/src/t5`.
 
-mod answers;
 mod bench;
 mod config;
 mod data;
@@ -22,8 +21,11 @@ use clap::Parser;
 use fornax_backend::OpenDevice;
 use fornax_cli::{Ending, RunArgs, UsageContext, main_with};
 use fornax_data::{BatchSource, DataError, Split, Tokenizer};
-use fornax_models::{T5, hf};
+use fornax_models::{T5, generate::Seq2SeqOptions, hf};
+use fornax_pipelines::save_generation_config;
 use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo};
+use outcome::Writer;
+use serde_json::{Map, Value, json};
 
 pub use config::{Config, ExampleConfig, GenerateConfig, Training};
 pub use data::{Batches, Data, EvalSet};
@@ -63,8 +65,8 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     let data = Data::open(&opening, options.overfit)?;
     let mut learner = learner(config, options, &device, &data)?;
     let sizes = learner.model().config();
-    let answering = config.generate.answering(&sizes, data.longest_answer(config));
-    answering.last.validate(sizes.vocab_size).context("[generate]")?;
+    let answering = config.generate.answering(sizes.start_token, sizes.end_token, data.longest_answer(config));
+    let writer = Writer { data: &data, max_source_len: config.data.max_source_len, answering };
     example::check(config, &data)?;
     if options.dry_run {
         return dry_run::run(config, &data, learner);
@@ -74,16 +76,21 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     }
 
     let info = run_info(options, &device, &data)?;
-    let (tokenizer, longest) = (Arc::clone(&data.tokenizer), data.longest_source(config));
-    let mut run = Run::open(options, config, info, &mut learner)?
-        .export_with(move |model, folder| export(model, &tokenizer, longest, folder));
+    let export = Export {
+        tokenizer: Arc::clone(&data.tokenizer),
+        longest_source: data.longest_source(config),
+        decoding: writer.answering.last.clone(),
+        prefixes: prefixes(config),
+    };
+    let mut run =
+        Run::open(options, config, info, &mut learner)?.export_with(move |model, folder| export.write(model, folder));
     let mut batches = data.loader(run.completed_steps()..run.max_steps())?;
     while let Some(step) = run.next_step() {
         let (_, micro_batches) = batches.next().context("the loader ended before the run")??;
         let stats = learner.train_step(step, &micro_batches, &TextToText)?;
         run.log_train(&stats, &mut learner)?;
         if run.eval_due() {
-            run.log_eval(&outcome::measure(&data.valid, &answering.greedy, &learner, &data, &run)?.0)?;
+            run.log_eval(&writer.measure(&data.valid, &learner, &run)?.0)?;
         }
         if run.save_due() {
             run.save(&learner)?;
@@ -94,7 +101,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     run.settle(&mut learner)?;
     // Before the run counts as finished, so that one that dies on the way does this again when it is resumed.
     let answers = match new && !run.is_interrupted() {
-        true => outcome::write(&answering.last, &learner, &data, &mut run)?,
+        true => writer.write(&learner, &mut run)?,
         false => Vec::new(),
     };
     let summary = run.finish(&mut learner)?;
@@ -102,7 +109,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
         return Ok(Ending::Interrupted);
     }
     if new {
-        example::print(&config.example, &answering.last, &learner.valid(), &data, &answers)?;
+        example::print(&config.example, &writer, &learner, &answers)?;
         if !answers.is_empty() {
             tracing::info!("predictions: {}", folder.join(outcome::FOLDER).display());
         }
@@ -164,11 +171,36 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     Ok(())
 }
 
-/// A folder that `transformers` and `model.from` read.
-fn export(model: &T5, tokenizer: &Tokenizer, longest_source: usize, folder: &Path) -> anyhow::Result<()> {
-    hf::save_t5(model, folder)?;
-    tokenizer.save_pretrained(folder, longest_source)?;
-    Ok(())
+/// What makes a folder that `transformers`, `model.from` and `fornax predict` read.
+struct Export {
+    tokenizer: Arc<Tokenizer>,
+    longest_source: usize,
+    decoding: Seq2SeqOptions,
+    prefixes: Map<String, Value>,
+}
+
+impl Export {
+    fn write(&self, model: &T5, folder: &Path) -> anyhow::Result<()> {
+        hf::save_t5_with(model, folder, self.prefixes.clone())?;
+        save_generation_config(&self.decoding, model.config().pad_token, folder)?;
+        Ok(self.tokenizer.save_pretrained(folder, self.longest_source)?)
+    }
+}
+
+/// The keys of `config.json` by which `transformers` puts a task's prefix before a text. Of a single task the model needs no name. A
+/// task that makes its sources of several columns has no prefix.
+fn prefixes(config: &Config) -> Map<String, Value> {
+    let prefixes: Vec<_> = config.tasks.iter().filter_map(|task| Some((&task.name, task.text_prefix()?))).collect();
+    let mut keys = Map::new();
+    if let ([_], [(_, prefix)]) = (&config.tasks[..], &prefixes[..]) {
+        keys.insert("prefix".into(), json!(prefix));
+    }
+    let of_tasks: Map<_, _> =
+        prefixes.iter().map(|(name, prefix)| ((*name).clone(), json!({"prefix": prefix}))).collect();
+    if !of_tasks.is_empty() {
+        keys.insert("task_specific_params".into(), of_tasks.into());
+    }
+    keys
 }
 
 /// Reads the config and runs.

@@ -31,7 +31,7 @@ impl Task<T5> for TextToText {
         let CrossEntropy { sum, correct, .. } =
             cross_entropy_sum(logits.flatten::<2>(0, 1), targets, i64::from(IGNORE_TARGET));
         let terms = vec![Term { name: "loss", sum, weight: 1.0 }];
-        Sums { terms, metrics: vec![("correct", correct)], predictions: None }
+        Sums { terms, metrics: vec![("token_correct", correct)], predictions: None }
     }
 }
 

@@ -11,7 +11,7 @@ use fornax_train::{CheckpointConfig, EvalConfig, OptimizerConfig, ScheduleConfig
 use serde::{Deserialize, Serialize};
 
 /// What every evaluation measures, and so what `train.metric_for_best` may name.
-const METRICS: [&str; 3] = ["accuracy", "loss", "perplexity"];
+const METRICS: [&str; 3] = ["loss", "perplexity", "token_accuracy"];
 
 /// What an evaluation measures besides where it translates.
 const TEXT_METRICS: [&str; 3] = ["bleu", "chrf", "sacrebleu"];
@@ -245,7 +245,7 @@ pub struct GenerateConfig {
     /// The first so many pairs of the valid set are translated, greedily, in each evaluation, which then has `bleu`, `sacrebleu`
     /// and `chrf` too; 0: none.
     pub valid_examples: usize,
-    /// Sentences that are translated at once.
+    /// Texts that are translated at once.
     pub batch_size: usize,
     /// Beams of a second translation of the test set, after the greedy one; 1: there is none.
     pub num_beams: usize,

@@ -52,7 +52,8 @@ impl Data {
             Some(texts) => Some(PairBatches::evaluation(encode(texts)?, rows, None)?),
             None => None,
         };
-        let hash = format!("{} {}", splits.train.fingerprint(), splits.valid.fingerprint());
+        let read = [Some(&splits.train), Some(&splits.valid), splits.test.as_ref()];
+        let hash = read.into_iter().flatten().map(TextPairs::fingerprint).collect::<Vec<_>>().join(" ");
         Ok(Self { tokenizers, splits, train: Arc::new(train), valid, test, hash })
     }
 

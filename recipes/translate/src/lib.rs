@@ -12,7 +12,6 @@ mod outcome;
 mod start;
 mod task;
 mod tokenizers;
-mod translation;
 
 use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
 
@@ -25,6 +24,7 @@ use fornax_models::{
     Transformer, TransformerConfig,
     hf::{self, TransformerText},
 };
+use fornax_pipelines::save_generation_config;
 use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo};
 
 pub use config::{Config, GenerateConfig, ModelConfig, ObjectiveConfig, TestConfig};
@@ -71,9 +71,9 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     }
 
     let info = run_info(options, &device, &data)?;
-    let (tokenizers, lowercase) = (data.tokenizers.clone(), config.data.lowercase);
+    let (tokenizers, exported) = (data.tokenizers.clone(), config.clone());
     let mut run = Run::open(options, config, info, &mut learner)?
-        .export_with(move |model, folder| export(model, &tokenizers, lowercase, folder));
+        .export_with(move |model, folder| export(model, &tokenizers, &exported, folder));
     let new = !run.is_finished();
     if new {
         data.tokenizers.save_source(run.dir())?;
@@ -159,11 +159,15 @@ pub fn inspect(config: &Config, split: Split, step: u64, rows: usize, out: &mut 
     Ok(())
 }
 
-/// A folder that `model.from` reads: the model, `tokenizer.json`, and `source_tokenizer.json` where the source has its own.
-fn export(model: &Transformer, tokenizers: &Tokenizers, lowercase: bool, folder: &Path) -> anyhow::Result<()> {
-    let (start_token, end_token) = (Some(tokenizers.start()), Some(tokenizers.end));
-    hf::save_transformer(model, folder, &TransformerText { start_token, end_token, lowercase })?;
-    tokenizers.target.save_pretrained(folder, model.config().max_positions)?;
+/// A folder that `model.from` and `fornax predict` read: the model, how it translates, `tokenizer.json`, and `source_tokenizer.json`
+/// where the source has its own.
+fn export(model: &Transformer, tokenizers: &Tokenizers, config: &Config, folder: &Path) -> anyhow::Result<()> {
+    let (start, end) = (tokenizers.start(), tokenizers.end);
+    let text = TransformerText { start_token: Some(start), end_token: Some(end), lowercase: config.data.lowercase };
+    hf::save_transformer(model, folder, &text)?;
+    let decoding = config.generate.options(config.generate.num_beams, start, end);
+    save_generation_config(&decoding, model.config().pad_token, folder)?;
+    tokenizers.target.save_pretrained(folder, config.data.max_source_len)?;
     Ok(tokenizers.save_source(folder)?)
 }
 

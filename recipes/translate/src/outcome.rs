@@ -1,25 +1,27 @@
 //! What is measured: the valid set on the way, and at the end the test set and its translations.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use anyhow::Context as _;
 use fornax_data::{
     BatchSource,
     pairs::{PairBatches, TextPairs},
 };
+use fornax_metrics::TextMetric;
 use fornax_models::Transformer;
-use fornax_train::{Checkpoints, Learner, Metrics, Run, TrainError, average_last, evaluate};
+use fornax_pipelines::{Answers, Text2Text, Text2TextModel, Text2TextOptions};
+use fornax_train::{Learner, Metrics, Run, TrainError, evaluate, write_atomic};
 
-use crate::{
-    Config, Data, NextTargetToken, export,
-    translation::{Translator, score, write_table},
-};
+use crate::{Config, Data, NextTargetToken, export};
 
 /// The folder of a run that holds the translations of the test set.
 pub(crate) const PREDICTIONS: &str = "predictions";
 
 /// The folder of a run that holds the mean of its last checkpoints.
 const AVERAGED: &str = "averaged";
+
+/// What translations are measured by.
+const SCORES: [TextMetric; 3] = [TextMetric::Bleu, TextMetric::Sacrebleu, TextMetric::Chrf];
 
 /// Loss, perplexity and accuracy over the valid set, or as much of it as `eval.max_batches` allows; with `generate.valid_examples`
 /// the scores of its first translations besides.
@@ -31,9 +33,8 @@ pub(crate) fn evaluate_valid(
 ) -> anyhow::Result<Metrics> {
     let mut metrics = measure(learner, config, &data.valid, run)?;
     if config.generate.valid_examples > 0 {
-        let count = config.generate.valid_examples;
-        let translations = translate(learner, config, data, &data.valid, count, 1, run)?;
-        metrics.values.extend(score(&translations, &data.splits.valid)?);
+        let answers = translate(learner, config, data, &data.splits.valid, config.generate.valid_examples, 1, run)?;
+        metrics.values.extend(answers.scores(&SCORES)?);
     }
     Ok(metrics)
 }
@@ -49,44 +50,48 @@ pub(crate) fn write(
     average(learner, config, data, run)?;
     let shown = config.generate.examples;
     let (Some(test), Some(texts)) = (&data.test, &data.splits.test) else {
-        let translations = translate(learner, config, data, &data.valid, shown, 1, run)?;
-        return Ok(examples(&translations, &data.splits.valid, shown));
+        let answers = translate(learner, config, data, &data.splits.valid, shown, 1, run)?;
+        return Ok(examples(&answers, shown));
     };
     let mut metrics = measure(learner, config, test, run)?;
     let folder = run.dir().join(PREDICTIONS);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let mut translations = translate(learner, config, data, test, usize::MAX, 1, run)?;
-    write_table(&folder.join("test.tsv"), &translations, texts)?;
-    metrics.values.extend(score(&translations, texts)?);
+    let mut answers = translate(learner, config, data, texts, usize::MAX, 1, run)?;
+    answers.warn(&decoding(config, data, 1));
+    write_atomic(&folder.join("test.tsv"), answers.table().as_bytes())?;
+    metrics.values.extend(answers.scores(&SCORES)?);
     let beams = config.generate.num_beams;
     if beams > 1 {
-        translations = translate(learner, config, data, test, usize::MAX, beams, run)?;
-        write_table(&folder.join(format!("test-beam{beams}.tsv")), &translations, texts)?;
-        let scores = score(&translations, texts)?;
+        answers = translate(learner, config, data, texts, usize::MAX, beams, run)?;
+        answers.warn(&decoding(config, data, beams));
+        write_atomic(&folder.join(format!("test-beam{beams}.tsv")), answers.table().as_bytes())?;
+        let scores = answers.scores(&SCORES)?;
         metrics.values.extend(scores.into_iter().map(|(name, value)| (format!("{name}_beam{beams}"), value)));
     }
     run.log_test(&metrics);
-    Ok(examples(&translations, texts, shown))
+    Ok(examples(&answers, shown))
 }
 
-/// Gives the learner the mean of the run's last checkpoints, where `test.average_last` asks for it, and exports that.
+/// Gives the learner the mean of the run's last checkpoints, where `test.average_last` asks for it, exports and evaluates that.
 fn average(
     learner: &mut Learner<Transformer>,
     config: &Config,
     data: &Data,
-    run: &Run<Transformer>,
+    run: &mut Run<Transformer>,
 ) -> anyhow::Result<()> {
     let wanted = config.test.average_last;
     if wanted == 0 {
         return Ok(());
     }
-    let there = Checkpoints::of_run(run.dir()).steps()?.len();
+    let there = fornax_train::Checkpoints::of_run(run.dir()).steps()?.len();
     if there < wanted {
         // A short run is a trial, and what it has learned should not be lost for this.
         tracing::warn!("test.average_last = {wanted}, but the run has {there} checkpoints: these are averaged");
     }
-    learner.load_parameters(average_last(run.dir(), wanted.min(there))?)?;
-    export(&learner.valid(), &data.tokenizers, config.data.lowercase, &run.dir().join(AVERAGED))
+    learner.load_parameters(fornax_train::average_last(run.dir(), wanted.min(there))?)?;
+    export(&learner.valid(), &data.tokenizers, config, &run.dir().join(AVERAGED))?;
+    run.log_averaged(&evaluate_valid(learner, config, data, run)?);
+    Ok(())
 }
 
 fn measure(
@@ -103,28 +108,38 @@ fn measure(
     Ok(metrics)
 }
 
-/// Translates the first `count` pairs of a set.
-fn translate(
+/// Translates the first `count` pairs of a set with so many beams; 1 is greedy.
+fn translate<'a>(
     learner: &Learner<Transformer>,
     config: &Config,
     data: &Data,
-    batches: &PairBatches,
+    texts: &'a TextPairs,
     count: usize,
-    num_beams: usize,
+    beams: usize,
     run: &Run<Transformer>,
-) -> anyhow::Result<Vec<String>> {
-    let bar = run.eval_progress(batches.set().len().min(count) as u64);
-    let translator = Translator { model: &learner.valid(), tokenizers: &data.tokenizers, config: &config.generate };
-    let translations = translator.translate(batches.set(), count, num_beams, |done| bar.set_position(done))?;
+) -> anyhow::Result<Answers<'a>> {
+    let tokenizers = &data.tokenizers;
+    let (start_token, end_token) = (tokenizers.start(), tokenizers.end);
+    let model = Text2TextModel::Transformer { model: Box::new(learner.valid()), start_token, end_token };
+    let target = (!tokenizers.are_joint()).then(|| Arc::clone(&tokenizers.target));
+    let translator = Text2Text::new(model, Arc::clone(&tokenizers.source), target)?
+        .with(learner.precision(), config.generate.batch_size)
+        .with_lowercase(config.data.lowercase);
+    let bar = run.eval_progress(texts.pairs().len().min(count) as u64);
+    let answers = translator.answer(texts, count, &decoding(config, data, beams), |texts| bar.inc(texts as u64))?;
     bar.finish_and_clear();
-    Ok(translations)
+    Ok(answers)
+}
+
+fn decoding(config: &Config, data: &Data, beams: usize) -> Text2TextOptions {
+    let decoding = config.generate.options(beams, data.tokenizers.start(), data.tokenizers.end);
+    Text2TextOptions { prefix: String::new(), max_source_len: config.data.max_source_len, decoding }
 }
 
 /// The first translations between source and reference, for people.
-fn examples(translations: &[String], texts: &TextPairs, count: usize) -> String {
-    let pairs = texts.pairs().iter().zip(translations).take(count);
-    let example = |(pair, translation): (&fornax_data::pairs::TextPair, &String)| {
-        format!("\nsource       {}\nreference    {}\ntranslation  {translation}\n", pair.source, pair.target)
+fn examples(answers: &Answers<'_>, count: usize) -> String {
+    let example = |row: fornax_pipelines::AnswerRow<'_>| {
+        format!("\nsource       {}\nreference    {}\ntranslation  {}\n", row.source, row.reference, row.answer)
     };
-    pairs.map(example).collect()
+    answers.rows().take(count).map(example).collect()
 }

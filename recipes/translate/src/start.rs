@@ -33,10 +33,6 @@ fn source_tokenizer(config: &Config, start: &Start<ModelConfig>) -> Option<Token
     if let Some(named) = config.source_tokenizer.as_ref().filter(|tokenizer| tokenizer.from.is_some()) {
         return Some(named.clone());
     }
-    if config.tokenizer.from.is_some() {
-        // A tokenizer that is named takes the place of a joint one.
-        return None;
-    }
     // A run that was killed before its first step may lack what its model's folder has.
     let folders = start.tokenizer.iter().cloned().chain(config.model.from.as_deref().map(model_folder));
     let file = folders.map(|folder| folder.join(SOURCE_TOKENIZER)).find(|file| file.is_file())?;

@@ -45,7 +45,7 @@ impl Task<Transformer> for NextTargetToken {
             smoothed_cross_entropy_sum(logits, targets, i64::from(IGNORE_TARGET), smoothing);
         Sums {
             terms: vec![Term { name: "loss", sum, weight: 1.0 }],
-            metrics: vec![("correct", correct)],
+            metrics: vec![("token_correct", correct)],
             predictions: None,
         }
     }

@@ -35,9 +35,13 @@ impl Tokenizers {
     /// A tokenizer that can't be loaded or trained, and one without a token that ends a text.
     pub(crate) fn prepare(config: &Config, train: &TextPairs) -> Result<Self, DataError> {
         let cache = cache_folder().join("tokenizers");
+        let lowercase = config.data.lowercase;
         let prepare = |config: &TokenizerConfig, side: &str, texts: fn(&TextPair) -> Vec<&String>| {
             let documents = train.pairs().iter().enumerate().flat_map(|(number, pair)| {
-                let document = move |text: &String| Document { name: format!("pair {number}"), text: text.clone() };
+                let document = move |text: &String| {
+                    let text = if lowercase { text.to_lowercase() } else { text.clone() };
+                    Document { name: format!("pair {number}"), text }
+                };
                 texts(pair).into_iter().map(document)
             });
             let texts = Texts::new(format!("the {side} of {}", train.name()), documents.collect());

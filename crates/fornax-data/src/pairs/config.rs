@@ -48,7 +48,7 @@ pub struct PairConfig {
     /// Parallel files to evaluate on at the end.
     #[serde(skip_serializing_if = "ParallelFiles::is_empty")]
     pub test: ParallelFiles,
-    /// Whether both sides are lower-cased; references and metrics are then lower-cased too.
+    /// Whether the model reads and writes in lower case. References stay as they are: `bleu` ignores case, `sacrebleu` and `chrf` don't.
     pub lowercase: bool,
     /// Tokens of a source at most, its end included; what is longer is cut on the right.
     pub max_source_len: usize,
@@ -169,8 +169,8 @@ impl PairConfig {
 
     /// What makes token ids of the pairs, as long as the config allows.
     pub fn encoder<'a>(&self, source: &'a Tokenizer, target: &'a Tokenizer, fill: Fill) -> PairEncoder<'a> {
-        let Self { max_source_len, max_target_len, .. } = *self;
-        PairEncoder { source, target, max_source_len, max_target_len, fill }
+        let Self { lowercase, max_source_len, max_target_len, .. } = *self;
+        PairEncoder { source, target, lowercase, max_source_len, max_target_len, fill }
     }
 
     /// The batches of training as `tokens_per_batch` and `group_by_length` say; with the former, `size` has only to say how many of
@@ -278,12 +278,10 @@ impl PairConfig {
     fn read(&self, split: Split, rows: &TextRows) -> Result<TextPairs, DataError> {
         let columns = [self.source.clone(), self.target.clone()];
         let read = rows.read(WantedColumns { required: &columns, optional: None })?;
-        let lowercase = self.lowercase;
-        let made_of = format!("{columns:?} lowercase {lowercase}");
+        let made_of = format!("{columns:?}");
         let names = [self.source.as_str(), self.target.as_str()];
         let pairs = TextPairs::from_rows(split.to_string(), split, rows, read, names, &made_of, |row| {
-            let text = |at: usize| if lowercase { row.texts[at].to_lowercase() } else { row.texts[at].clone() };
-            Ok(TextPair { source: text(0), target: text(1) })
+            Ok(TextPair { source: row.texts[0].clone(), target: row.texts[1].clone() })
         })?;
         tracing::info!("{}", pairs.describe());
         Ok(pairs)

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use super::text_pairs::{TextPair, TextPairs};
@@ -13,6 +15,8 @@ pub struct PairEncoder<'a> {
     pub source: &'a Tokenizer,
     /// Of the targets.
     pub target: &'a Tokenizer,
+    /// Whether both sides are lower-cased first.
+    pub lowercase: bool,
     /// Tokens of a source at most, its end included.
     pub max_source_len: usize,
     /// Tokens of a target at most, its end included.
@@ -74,8 +78,10 @@ impl PairEncoder<'_> {
         let bar = progress::bar(pairs.len() as u64, &format!("tokenising {}", texts.name()), "pairs");
         let encode = |(number, pair): (usize, &TextPair)| {
             let named = |error: DataError| error.in_document(&format!("{}, pair {number}", texts.name()));
-            let source = side(self.source, &pair.source, self.max_source_len, source_end).map_err(named)?;
-            let target = side(self.target, &pair.target, self.max_target_len, target_end).map_err(named)?;
+            let source =
+                side(self.source, &self.cased(&pair.source), self.max_source_len, source_end).map_err(named)?;
+            let target =
+                side(self.target, &self.cased(&pair.target), self.max_target_len, target_end).map_err(named)?;
             Ok((source, target))
         };
         let chunks: Vec<Result<Vec<(Side, Side)>, DataError>> = pairs
@@ -100,6 +106,10 @@ impl PairEncoder<'_> {
         }
         self.log(texts, &set);
         Ok(set)
+    }
+
+    fn cased<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.lowercase { text.to_lowercase().into() } else { text.into() }
     }
 
     fn log(&self, texts: &TextPairs, set: &PairSet) {

@@ -82,6 +82,12 @@ pub enum Mixing {
 }
 
 impl TaskConfig {
+    /// What stands before the one text that a source is made of; `None` where a source is made of more, or something comes behind it.
+    pub fn text_prefix(&self) -> Option<String> {
+        let template = Template::parse(&self.source).ok()?;
+        template.prefix().map(|prefix| self.prefix.clone() + prefix)
+    }
+
     /// An error about one of its keys.
     pub(super) fn wrong(&self, key: &'static str, value: impl Into<String>, expected: &str) -> DataError {
         DataError::TaskValue { task: self.name.clone(), key, value: value.into(), expected: expected.into() }

@@ -14,7 +14,7 @@ pub use config::{Mixing, MixtureConfig, TaskConfig};
 pub use fornax_metrics::TextMetric;
 pub use mixture::TaskMixture;
 pub use plan::MixturePlan;
-pub use task::{ScoredTask, TextTask, TextTasks};
+pub use task::{ScoredTask, TextTask, TextTasks, task_named};
 
 #[cfg(test)]
 mod tests;

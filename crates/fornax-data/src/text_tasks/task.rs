@@ -58,34 +58,31 @@ impl TextTasks {
     /// No task, two of the same name, keys that exclude each other, a data set, column or file that is not there, a label without
     /// a word.
     pub fn open(configs: &[TaskConfig], places: &Places) -> Result<Self, DataError> {
-        if configs.is_empty() {
-            let expected = "at least one table [[tasks]]".into();
-            return Err(DataError::ConfigValue { key: "tasks", value: "empty".into(), expected });
-        }
-        for (at, task) in configs.iter().enumerate() {
-            task.template()?;
-            if configs[..at].iter().any(|other| other.name == task.name) {
-                return Err(task.wrong("name", format!("`{}` twice", task.name), "a name of its own for each task"));
-            }
-        }
+        check(configs)?;
         let tasks = configs.iter().map(|config| TextTask::open(config, places)).collect::<Result<_, _>>()?;
         Ok(Self { tasks })
+    }
+
+    /// Opens only what a model is scored on, each task's valid and test set with its metric; what is trained on need not be here.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_scored(configs: &[TaskConfig], places: &Places) -> Result<Vec<(TextMetric, TextPairs)>, DataError> {
+        check(configs)?;
+        let mut scored = Vec::new();
+        for config in configs {
+            let reading = Reading { config, template: config.template()? };
+            for split in [Split::Valid, Split::Test] {
+                let Some(rows) = reading.rows(split, places)? else { continue };
+                scored.extend(reading.read(split, &rows)?.map(|texts| (config.metric, texts)));
+            }
+        }
+        Ok(scored)
     }
 
     /// All tasks.
     pub fn tasks(&self) -> &[TextTask] {
         &self.tasks
-    }
-
-    /// The task of this name.
-    ///
-    /// # Errors
-    /// There is none; the error has all names.
-    pub fn task(&self, name: &str) -> Result<&TextTask, DataError> {
-        self.tasks.iter().find(|task| task.name() == name).ok_or_else(|| DataError::UnknownTask {
-            name: name.into(),
-            known: self.tasks.iter().map(|task| task.name().to_owned()).collect(),
-        })
     }
 
     /// Each task's set of a split by itself, encoded, where it has one.
@@ -104,6 +101,32 @@ impl TextTasks {
         };
         self.tasks.iter().filter_map(scored).collect()
     }
+}
+
+/// Refuses no task, a task whose keys make no sense, and two of the same name.
+fn check(configs: &[TaskConfig]) -> Result<(), DataError> {
+    if configs.is_empty() {
+        let expected = "at least one table [[tasks]]".into();
+        return Err(DataError::ConfigValue { key: "tasks", value: "empty".into(), expected });
+    }
+    for (at, task) in configs.iter().enumerate() {
+        task.template()?;
+        if configs[..at].iter().any(|other| other.name == task.name) {
+            return Err(task.wrong("name", format!("`{}` twice", task.name), "a name of its own for each task"));
+        }
+    }
+    Ok(())
+}
+
+/// The task of this name.
+///
+/// # Errors
+/// There is none; the error has all names.
+pub fn task_named<'a>(tasks: &'a [TaskConfig], name: &str) -> Result<&'a TaskConfig, DataError> {
+    tasks.iter().find(|task| task.name == name).ok_or_else(|| DataError::UnknownTask {
+        name: name.into(),
+        known: tasks.iter().map(|task| task.name.clone()).collect(),
+    })
 }
 
 impl TextTask {

@@ -44,6 +44,14 @@ impl Template {
         &self.columns
     }
 
+    /// What stands before the only column, where nothing stands behind it.
+    pub(super) fn prefix(&self) -> Option<&str> {
+        match &self.before[..] {
+            [prefix] if self.end.is_empty() => Some(prefix),
+            _ => None,
+        }
+    }
+
     /// The text with `texts` in the places of [`columns`](Self::columns).
     pub(super) fn fill(&self, texts: &[String]) -> String {
         let mut filled = String::new();
@@ -64,6 +72,9 @@ mod tests {
         let template = Template::parse("a: {x} b: { y }{x} {{z}} end").unwrap();
         assert_eq!(template.columns(), ["x", "y", "x"]);
         assert_eq!(template.fill(&[" 1 ", "{2}", "3"].map(str::to_owned)), "a: 1 b: {2}3 {z} end");
+        assert_eq!(template.prefix(), None);
+        assert_eq!(Template::parse("{x}.").unwrap().prefix(), None);
+        assert_eq!(Template::parse("a {{b}}: {x}").unwrap().prefix(), Some("a {b}: "));
         assert_eq!(Template::parse("{é}ü").unwrap().fill(&["ß".into()]), "ßü");
     }
 

@@ -68,7 +68,7 @@ fn pairs_of(texts: &crate::pairs::TextPairs) -> Vec<(&str, &str)> {
 #[test]
 fn rows_become_sources_by_a_template_and_labels_become_words() {
     let tasks = open(&FILES, &format!("{SENTIMENT}{TRANSLATION}")).unwrap();
-    let sentiment = tasks.task("sentiment").unwrap();
+    let [sentiment, translation] = tasks.tasks() else { panic!("two tasks") };
     assert_eq!(
         pairs_of(&sentiment.train),
         [("sst2 sentence: good", "positive"), ("sst2 sentence: bad", "negative"), ("sst2 sentence: fine", "positive")]
@@ -76,14 +76,33 @@ fn rows_become_sources_by_a_template_and_labels_become_words() {
     assert_eq!(pairs_of(sentiment.valid.as_ref().unwrap()), [("sst2 sentence: so so", "negative")]);
     assert!(sentiment.test.is_none(), "its labels are secret");
     assert_eq!(sentiment.words().collect::<Vec<_>>(), ["negative", "positive"]);
-    let translation = tasks.task("translation").unwrap();
     // The blank line is left out of what is learned from.
     assert_eq!(
         pairs_of(&translation.train),
         [("translate German to English: eins", "one"), ("translate German to English: zwei", "two")]
     );
     assert_eq!((translation.metric(), translation.words().count()), (TextMetric::Sacrebleu, 0));
-    let error = tasks.task("sentimant").unwrap_err();
+    assert_eq!(sentiment.config().text_prefix().as_deref(), Some("sst2 sentence: "));
+    assert_eq!(translation.config().text_prefix().as_deref(), Some("translate German to English: "));
+}
+
+#[test]
+fn what_is_scored_needs_nothing_that_is_trained_on() {
+    let config = format!("{SENTIMENT}{TRANSLATION}");
+    let (all, measured) = (open(&FILES, &config).unwrap(), folder_with(&FILES[1..]));
+    std::fs::remove_file(measured.path().join("train.de")).unwrap();
+    let dir = measured.path().display().to_string();
+    let configs = parse(&config.replace("DIR", &dir)).tasks;
+    let places = Places { patience: Patience::none(), ..Places::default() };
+    let scored = TextTasks::open_scored(&configs, &places).unwrap();
+    let names: Vec<_> = scored.iter().map(|(metric, texts)| (texts.name(), *metric)).collect();
+    let expected = [("valid of sentiment", TextMetric::ExactMatch), ("valid of translation", TextMetric::Sacrebleu)];
+    assert_eq!(names, expected, "a test set without answers is none");
+    for ((_, texts), task) in scored.iter().zip(all.tasks()) {
+        assert_eq!(pairs_of(texts), pairs_of(task.valid.as_ref().unwrap()));
+    }
+    assert_eq!(task_named(&configs, "translation").unwrap(), &configs[1]);
+    let error = task_named(&configs, "sentimant").unwrap_err();
     assert_eq!(error.to_string(), "unknown task `sentimant`; there is: sentiment, translation");
     assert_eq!(error.hint().as_deref(), Some("did you mean `sentiment`?"));
 }
@@ -241,8 +260,14 @@ fn a_mixture_gives_batches_of_its_tasks_and_resumes_anywhere() {
     let config = format!("{SENTIMENT}{TRANSLATION}[mixture]\nby = 'equal'");
     let tasks = open(&FILES, &config).unwrap();
     let tokenizer = bytes();
-    let encoder =
-        PairEncoder { source: &tokenizer, target: &tokenizer, max_source_len: 64, max_target_len: 16, fill: FILL };
+    let encoder = PairEncoder {
+        source: &tokenizer,
+        target: &tokenizer,
+        lowercase: false,
+        max_source_len: 64,
+        max_target_len: 16,
+        fill: FILL,
+    };
     let size = StepSize { micro_batch_size: 3, gradient_accumulation: 2 };
     let mixture = Arc::new(TaskMixture::training(&tasks, &encoder, &parse(&config).mixture, 5, size).unwrap());
     assert_eq!((mixture.shares(), mixture.set().len(), mixture.steps_per_epoch()), (&[0.5, 0.5][..], 5, 1));

@@ -26,7 +26,7 @@ pub use bert::{
 pub use config_file::{CONFIG, ConfigFile};
 pub use gpt2::{load_gpt2, open_gpt2_config, save_gpt2};
 pub use report::{LoadReport, TensorProblem};
-pub use t5::{load_t5, open_t5_config, save_t5};
+pub use t5::{load_t5, open_t5_config, save_t5, save_t5_with};
 pub use table::{Demand, Entry, Layout, TensorTable};
 pub use transformer::{TransformerText, load_transformer, open_transformer_config, save_transformer};
 pub use write::{HostTensor, write_beside, write_safetensors};

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use fornax_nn::Activation;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Archive, CONFIG, ConfigFile, Entry, Layout, LoadReport, TensorTable,
@@ -51,11 +51,24 @@ pub fn load_t5(dir: &Path, device: &Device) -> Result<(T5, LoadReport), ModelErr
 ///
 /// When the folder or a file can't be written.
 pub fn save_t5(model: &T5, dir: &Path) -> Result<(), ModelError> {
+    save_t5_with(model, dir, Map::new())
+}
+
+/// As [`save_t5`], with more keys in `config.json`, such as `task_specific_params`.
+///
+/// # Errors
+///
+/// As [`save_t5`].
+pub fn save_t5_with(model: &T5, dir: &Path, keys: Map<String, Value>) -> Result<(), ModelError> {
     std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     let config = model.config();
     write_safetensors(&dir.join("model.safetensors"), &t5_table(&config).export(model))?;
     let path = dir.join(CONFIG);
-    let text = serde_json::to_string_pretty(&t5_json(&config)).map_err(ModelError::json(&path))?;
+    let mut json = t5_json(&config);
+    for (key, value) in keys {
+        json[key] = value;
+    }
+    let text = serde_json::to_string_pretty(&json).map_err(ModelError::json(&path))?;
     write_beside(&path, |file| std::io::Write::write_all(file, (text + "\n").as_bytes()))
 }
 

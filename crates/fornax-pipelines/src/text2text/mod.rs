@@ -1,9 +1,11 @@
+mod answers;
 mod model;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use fornax_backend::Precision;
@@ -16,18 +18,22 @@ use fornax_models::{
 use serde::Serialize;
 
 use crate::{BATCH_SIZE, PipelineError};
+pub use answers::{AnswerRow, Answers};
 pub(crate) use model::MODEL_TYPES;
 pub use model::Text2TextModel;
 use settings::Settings;
+pub use settings::save_generation_config;
 
 /// Writes a text to a text, as Hugging Face's `text2text-generation`, `translation` and `summarization`.
 #[derive(Debug)]
 pub struct Text2Text {
     model: Text2TextModel,
-    source: Tokenizer,
+    source: Arc<Tokenizer>,
     /// Where targets have a vocabulary of their own.
-    target: Option<Tokenizer>,
+    target: Option<Arc<Tokenizer>>,
     lowercase: bool,
+    /// Tokens of a source at most, unless told otherwise.
+    source_len: usize,
     settings: Settings,
     precision: Precision,
     batch_size: usize,
@@ -47,11 +53,43 @@ pub struct Text2TextOptions {
 /// A text that was written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GeneratedText {
-    /// Without special tokens.
+    /// Without special tokens and white space around it.
     #[serde(rename = "generated_text")]
     pub text: String,
     /// As of a [`Hypothesis`]: the logarithm of its probability by its length; at most 0.
     pub score: f64,
+    /// Whether the model ended it; what reaches the longest that may be written stops in the middle.
+    #[serde(skip)]
+    pub ended: bool,
+}
+
+/// What was written to some texts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// For each text, in their order: the best hypotheses of beam search first, or draws.
+    pub texts: Vec<Vec<GeneratedText>>,
+    /// How many texts were too long to be read whole.
+    pub cut: usize,
+}
+
+impl Written {
+    /// Says in the log how many texts were cut, and how many best answers stop in the middle.
+    pub fn warn(&self, options: &Text2TextOptions) {
+        let unended = self.texts.iter().filter(|texts| texts.first().is_some_and(|best| !best.ended)).count();
+        warn(self.texts.len(), self.cut, unended, options);
+    }
+}
+
+fn warn(all: usize, cut: usize, unended: usize, options: &Text2TextOptions) {
+    if cut > 0 {
+        tracing::warn!("{cut} of {all} texts were cut to max_source_len = {} tokens", options.max_source_len);
+    }
+    if unended > 0 {
+        let most = options.decoding.max_new_tokens;
+        tracing::warn!(
+            "{unended} of {all} answers stop in the middle, at the longest allowed (max_new_tokens = {most})"
+        );
+    }
 }
 
 impl Text2Text {
@@ -72,8 +110,11 @@ impl Text2Text {
             true => (Tokenizer::open(&own)?, Some(target)),
             false => (target, None),
         };
-        let pipeline = Self::new(model, source, target)?;
-        Ok(Self { lowercase: file.get("fornax_lowercase", false)?, settings: Settings::open(folder)?, ..pipeline })
+        let pipeline = Self::new(model, source, target.map(Arc::new))?;
+        let source_len =
+            settings::model_max_length(folder)?.map_or(pipeline.source_len, |len| pipeline.source_len.min(len));
+        let lowercase = file.get("fornax_lowercase", false)?;
+        Ok(Self { lowercase, source_len, settings: Settings::open(folder)?, ..pipeline })
     }
 
     /// A model that is at hand. `target`: the tokenizer of the targets, where it is not that of the sources.
@@ -81,10 +122,16 @@ impl Text2Text {
     /// # Errors
     ///
     /// When a tokenizer has more tokens than the model knows, or none that ends a text.
-    pub fn new(model: Text2TextModel, source: Tokenizer, target: Option<Tokenizer>) -> Result<Self, PipelineError> {
+    pub fn new(
+        model: Text2TextModel,
+        source: impl Into<Arc<Tokenizer>>,
+        target: Option<Arc<Tokenizer>>,
+    ) -> Result<Self, PipelineError> {
+        let source = source.into();
         model.check_tokenizers(&source, target.as_ref().unwrap_or(&source))?;
         source.end_of_text_id().ok_or(DataError::NoSeparator)?;
         Ok(Self {
+            source_len: model.source_len(),
             model,
             source,
             target,
@@ -118,8 +165,8 @@ impl Text2Text {
     }
 
     /// What the folder says of generation, as Hugging Face reads it: `generation_config.json`, or without it `config.json`, and over it
-    /// the settings of a task. Where they say nothing, greedy, up to 100 tokens. A T5 reads 512 tokens unless told otherwise, as it was
-    /// pretrained; a Transformer as many as it has positions.
+    /// the settings of a task. Where they say nothing, greedy, up to 100 tokens. A text has at most the `model_max_length` of
+    /// `tokenizer_config.json`; without it a T5 reads 512 tokens, as it was pretrained, a Transformer as many as it has positions.
     ///
     /// # Errors
     ///
@@ -127,7 +174,7 @@ impl Text2Text {
     pub fn options(&self, task: Option<&str>) -> Result<Text2TextOptions, PipelineError> {
         let mut options = Text2TextOptions {
             prefix: String::new(),
-            max_source_len: self.model.source_len(),
+            max_source_len: self.source_len,
             decoding: Seq2SeqOptions::greedy(self.model.start_token(), vec![self.model.end_token()], 100),
         };
         self.settings.of(task)?.apply(&mut options);
@@ -154,17 +201,20 @@ impl Text2Text {
         Ok(())
     }
 
-    /// What the model writes to each text, in their order: the best hypotheses of beam search first, or draws.
+    /// What the model writes to each text, in their order: the best hypotheses of beam search first, or draws. The log says how many
+    /// texts were cut, and how many answers stop in the middle.
     ///
     /// # Errors
     ///
     /// As [`check`](Self::check); when a text has a character that the tokenizer can't read, or the model's numbers are not finite.
     pub fn run(&self, texts: &[&str], options: &Text2TextOptions) -> Result<Vec<Vec<GeneratedText>>, PipelineError> {
-        self.run_part(texts, 0, options, |_| {})
+        let written = self.run_part(texts, 0, options, |_| {})?;
+        written.warn(options);
+        Ok(written.texts)
     }
 
     /// As [`run`](Self::run), for some of many texts of which `first` come before them: draws follow from a text's place among all.
-    /// `progress` hears after each batch how many texts it had.
+    /// `progress` hears after each batch how many texts it had. The log hears nothing: see [`Written::warn`].
     ///
     /// Batches are of texts of about the same length, the longest first: memory is short at once or never.
     ///
@@ -177,9 +227,9 @@ impl Text2Text {
         first: usize,
         options: &Text2TextOptions,
         mut progress: impl FnMut(usize),
-    ) -> Result<Vec<Vec<GeneratedText>>, PipelineError> {
+    ) -> Result<Written, PipelineError> {
         self.check(options)?;
-        let sources = self.encode(texts, options)?;
+        let (sources, cut) = self.encode(texts, options)?;
         let decoding = Seq2SeqOptions { precision: self.precision, ..options.decoding.clone() };
         let mut order: Vec<usize> = (0..sources.len()).collect();
         order.sort_by_key(|&text| std::cmp::Reverse(sources[text].len()));
@@ -194,11 +244,11 @@ impl Text2Text {
             }
             progress(batch.len());
         }
-        Ok(answers)
+        Ok(Written { texts: answers, cut })
     }
 
-    /// The tokens of each text, then the one that ends it: as sources of training are made.
-    fn encode(&self, texts: &[&str], options: &Text2TextOptions) -> Result<Vec<Vec<u32>>, PipelineError> {
+    /// The tokens of each text, then the one that ends it: as sources of training are made. And how many were cut.
+    fn encode(&self, texts: &[&str], options: &Text2TextOptions) -> Result<(Vec<Vec<u32>>, usize), PipelineError> {
         let text = |text: &&str| match self.lowercase {
             true => options.prefix.clone() + &text.to_lowercase(),
             false => options.prefix.clone() + text,
@@ -213,14 +263,12 @@ impl Text2Text {
             source.truncate(most - 1);
             source.push(end);
         }
-        if cut > 0 {
-            tracing::warn!("{cut} of {} texts were cut to max_source_len = {most} tokens", sources.len());
-        }
-        Ok(sources)
+        Ok((sources, cut))
     }
 
     fn decode(&self, hypothesis: &Hypothesis) -> Result<GeneratedText, PipelineError> {
         let tokenizer = self.target.as_ref().unwrap_or(&self.source);
-        Ok(GeneratedText { text: tokenizer.decode(&hypothesis.tokens, true)?, score: hypothesis.score })
+        let text = tokenizer.decode(&hypothesis.tokens, true)?.trim().to_owned();
+        Ok(GeneratedText { text, score: hypothesis.score, ended: hypothesis.stop.is_some() })
     }
 }

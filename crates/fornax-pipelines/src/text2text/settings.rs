@@ -1,11 +1,16 @@
 use std::{
     collections::BTreeMap,
+    io::Write,
     path::{Path, PathBuf},
 };
 
-use fornax_models::{ModelError, generate::EarlyStopping, hf::CONFIG};
+use fornax_models::{
+    ModelError,
+    generate::{EarlyStopping, Seq2SeqOptions},
+    hf::{CONFIG, write_beside},
+};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Text2TextOptions;
 use crate::PipelineError;
@@ -53,7 +58,31 @@ pub(super) struct TaskSettings {
     eos_token_id: Option<Tokens>,
     forced_bos_token_id: Option<u32>,
     forced_eos_token_id: Option<u32>,
+    /// Ours: added to `max_new_tokens` for each token of the source.
+    #[serde(rename = "fornax_max_new_tokens_per_source_token")]
+    max_new_tokens_per_source_token: Option<f64>,
 }
+
+/// Keys by which `transformers` chooses tokens otherwise than we can, each with the value that changes nothing.
+const UNSUPPORTED: [(&str, f64); 17] = [
+    ("assistant_early_exit", 0.0),
+    ("bad_words_ids", 0.0),
+    ("begin_suppress_tokens", 0.0),
+    ("constraints", 0.0),
+    ("diversity_penalty", 0.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("exponential_decay_length_penalty", 0.0),
+    ("force_words_ids", 0.0),
+    ("guidance_scale", 1.0),
+    ("min_p", 0.0),
+    ("num_beam_groups", 1.0),
+    ("sequence_bias", 0.0),
+    ("suppress_tokens", 0.0),
+    ("typical_p", 1.0),
+];
 
 /// `true`, `false` or `"never"`.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,14 +117,20 @@ impl Settings {
         // A key without a value is one that isn't there.
         all.retain(|_, value| !value.is_null());
         let parse = |keys: Map<String, Value>, path: &Path| -> Result<TaskSettings, PipelineError> {
-            Ok(TaskSettings::deserialize(Value::Object(keys)).map_err(json(path))?)
+            Ok(TaskSettings::deserialize(Value::Object(keys)).map_err(json_error(path))?)
         };
+        for (key, neutral) in UNSUPPORTED {
+            if let Some(value) = all.get(key).filter(|value| value.as_f64() != Some(neutral) && *value != &json!([])) {
+                let path = if generation.is_file() { &generation } else { &path };
+                tracing::warn!("{}: {key} = {value} is not supported and left out", path.display());
+            }
+        }
         // First, so that a bad key is laid to the file that it is in.
         let origin = if generation.is_file() { &generation } else { &path };
         let of_all = parse(all.clone(), origin)?;
         let mut tasks = BTreeMap::new();
         if let Some(found) = model.get("task_specific_params").filter(|found| !found.is_null()) {
-            let found = BTreeMap::<String, Map<String, Value>>::deserialize(found).map_err(json(&path))?;
+            let found = BTreeMap::<String, Map<String, Value>>::deserialize(found).map_err(json_error(&path))?;
             for (task, keys) in found {
                 let keys = all.clone().into_iter().chain(keys).collect();
                 tasks.insert(task, parse(keys, &path)?);
@@ -127,6 +162,7 @@ impl TaskSettings {
         let after_start = |len: Option<usize>| len.map(|len| len.saturating_sub(1));
         set(&mut decoding.max_new_tokens, self.max_new_tokens.or(after_start(self.max_length)));
         set(&mut decoding.min_new_tokens, self.min_new_tokens.or(after_start(self.min_length)));
+        set(&mut decoding.max_new_tokens_per_source_token, self.max_new_tokens_per_source_token);
         set(&mut decoding.num_beams, self.num_beams);
         set(&mut decoding.num_return, self.num_return_sequences);
         set(&mut decoding.length_penalty, self.length_penalty);
@@ -144,6 +180,74 @@ impl TaskSettings {
             set(&mut decoding.top_p, self.top_p);
         }
     }
+}
+
+/// Writes the `generation_config.json` of a model, by which `transformers` and [`Text2Text::options`](super::Text2Text::options) decode
+/// as `options` do. Seed and precision are not part of it.
+///
+/// # Errors
+///
+/// When the file can't be written.
+pub fn save_generation_config(options: &Seq2SeqOptions, pad_token: u32, folder: &Path) -> Result<(), ModelError> {
+    let mut keys = json!({
+        "decoder_start_token_id": options.start_token,
+        "eos_token_id": options.stop_tokens,
+        "max_new_tokens": options.max_new_tokens,
+        "pad_token_id": pad_token,
+    });
+    let mut put = |key: &str, value: Value| keys[key] = value;
+    if options.max_new_tokens_per_source_token != 0.0 {
+        put("fornax_max_new_tokens_per_source_token", json!(options.max_new_tokens_per_source_token));
+    }
+    if options.min_new_tokens > 0 {
+        put("min_new_tokens", json!(options.min_new_tokens));
+    }
+    // `transformers` warns of keys that do nothing.
+    if options.num_beams > 1 {
+        put("num_beams", json!(options.num_beams));
+        put("length_penalty", json!(options.length_penalty));
+        let early = match options.early_stopping {
+            EarlyStopping::FirstFinished => json!(true),
+            EarlyStopping::Heuristic => json!(false),
+            EarlyStopping::Never => json!("never"),
+        };
+        put("early_stopping", early);
+    }
+    if options.num_return > 1 {
+        put("num_return_sequences", json!(options.num_return));
+    }
+    if let Some(size) = options.no_repeat_ngram_size {
+        put("no_repeat_ngram_size", json!(size));
+    }
+    if options.repetition_penalty != 1.0 {
+        put("repetition_penalty", json!(options.repetition_penalty));
+    }
+    if options.temperature > 0.0 {
+        put("do_sample", json!(true));
+        put("temperature", json!(options.temperature));
+        put("top_k", json!(options.top_k.unwrap_or(0)));
+        put("top_p", json!(options.top_p));
+    }
+    for (key, token) in
+        [("forced_bos_token_id", options.forced_first_token), ("forced_eos_token_id", options.forced_last_token)]
+    {
+        if let Some(token) = token {
+            put(key, json!(token));
+        }
+    }
+    let path = folder.join(GENERATION_CONFIG);
+    write_beside(&path, |file| file.write_all(format!("{keys:#}\n").as_bytes()))
+}
+
+/// The longest text that the tokenizer's file speaks of; `None` where it names no number that a memory could hold.
+pub(super) fn model_max_length(folder: &Path) -> Result<Option<usize>, PipelineError> {
+    let path = folder.join("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    // `transformers` writes 10^30 for no limit.
+    let len = read(&path)?.get("model_max_length").and_then(Value::as_u64).filter(|len| *len <= 1 << 20);
+    Ok(len.and_then(|len| usize::try_from(len).ok()))
 }
 
 impl Early {
@@ -173,9 +277,9 @@ fn set<T>(place: &mut T, value: Option<T>) {
 
 fn read(path: &Path) -> Result<Map<String, Value>, ModelError> {
     let text = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(json(path))
+    serde_json::from_slice(&text).map_err(json_error(path))
 }
 
-fn json(path: &Path) -> impl Fn(serde_json::Error) -> ModelError {
+fn json_error(path: &Path) -> impl Fn(serde_json::Error) -> ModelError {
     move |source| ModelError::Json { path: path.to_owned(), source }
 }

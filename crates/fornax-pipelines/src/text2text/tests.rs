@@ -1,6 +1,8 @@
 use std::{fs, path::PathBuf};
 
 use fornax_backend::test_device;
+use fornax_data::{dataset::Places, pairs::PairConfig};
+use fornax_metrics::TextMetric;
 use fornax_models::{
     T5Config, TransformerConfig,
     generate::EarlyStopping,
@@ -125,10 +127,10 @@ fn answers_come_in_the_order_of_the_texts_however_they_are_batched() {
             options.decoding.temperature = temperature;
             options.decoding.num_return = if temperature > 0.0 { 2 } else { num_beams };
             let mut heard = Vec::new();
-            let found = pipeline(2).run_part(&TEXTS, 0, &options, |texts| heard.push(texts)).unwrap();
+            let found = pipeline(2).run_part(&TEXTS, 0, &options, |texts| heard.push(texts)).unwrap().texts;
             assert_eq!(heard, [2, 2, 1]);
             for (number, (text, found)) in TEXTS.iter().zip(&found).enumerate() {
-                let alone = &pipeline(1).run_part(&[text], number, &options, |_| {}).unwrap()[0];
+                let alone = &pipeline(1).run_part(&[text], number, &options, |_| {}).unwrap().texts[0];
                 assert_eq!(found.len(), options.decoding.num_return);
                 for (found, alone) in found.iter().zip(alone) {
                     assert_eq!(found.text, alone.text, "{text}");
@@ -296,4 +298,84 @@ fn a_model_at_hand_answers_too() {
     let pipeline = Text2Text::new(model, tokenizer, None).unwrap();
     let answers = pipeline.run(&["t3 t4"], &pipeline.options(None).unwrap()).unwrap();
     assert_eq!((answers.len(), answers[0].len()), (1, 1));
+}
+
+/// Pairs whose references are what the model writes, but for the last.
+fn pairs(sources: &[&str], answers: &[&str]) -> (TempDir, PairConfig) {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |texts: &[&str]| texts.iter().map(|text| format!("{text}\n")).collect::<String>();
+    write(&folder, "valid.src", &lines(sources));
+    write(&folder, "valid.trg", &lines(answers));
+    let config = PairConfig {
+        valid_files: ["src", "trg"].map(|side| folder.path().join(format!("valid.{side}"))).into(),
+        ..PairConfig::default()
+    };
+    (folder, PairConfig { source: "src".into(), target: "trg".into(), ..config })
+}
+
+#[test]
+fn answers_stand_beside_their_references_and_are_scored() {
+    let pipeline = open(&t5_folder("v1_1", json!({"max_length": 21}))).unwrap().with(Precision::F32, 2);
+    let mut options = pipeline.options(None).unwrap();
+    // So that there are words to be right about.
+    options.decoding.min_new_tokens = 4;
+    options.max_source_len = 6;
+    let written = pipeline.run_part(&TEXTS, 0, &options, |_| {}).unwrap();
+    assert_eq!(written.cut, 1, "six words and the end");
+    let best: Vec<&str> = written.texts.iter().map(|texts| texts[0].text.as_str()).collect();
+    let (folder, config) = pairs(&TEXTS, &[&best[..4], &["t42 t42 t42 t42 t42"]].concat());
+    let sets = config.open_scored_in(Places::default()).unwrap();
+    let answers = pipeline.answer(&sets[0], usize::MAX, &options, |_| {}).unwrap();
+    assert_eq!(answers.rows().map(|row| row.answer).collect::<Vec<_>>(), best);
+    let scores = answers.scores(&[TextMetric::ExactMatch, TextMetric::Chrf]).unwrap();
+    assert_eq!(scores["exact_match"], 0.8);
+    assert!((50.0..100.0).contains(&scores["chrf"]), "{scores:?}");
+    let table = answers.table();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (6, "source\treference\tprediction"));
+    assert_eq!(lines[1], format!("{}\t{}\t{}", TEXTS[0], best[0], best[0]));
+    let beginning = pipeline.answer(&sets[0], 2, &options, |_| {}).unwrap();
+    assert_eq!((beginning.len(), beginning.rows().last().unwrap().source), (2, TEXTS[1]));
+    drop(folder);
+}
+
+#[test]
+fn an_answer_that_reaches_its_limit_has_not_ended() {
+    let pipeline = open(&t5_folder("v1_0", json!({}))).unwrap();
+    let mut options = pipeline.options(None).unwrap();
+    let ended = |options: &Text2TextOptions| pipeline.run(&TEXTS[..1], options).unwrap()[0][0].ended;
+    options.decoding.forced_last_token = Some(1);
+    options.decoding.max_new_tokens = 3;
+    assert!(ended(&options), "by force");
+    options.decoding.forced_last_token = None;
+    options.decoding.min_new_tokens = 3;
+    assert!(!ended(&options));
+}
+
+#[test]
+fn a_folder_decodes_as_the_options_that_it_was_written_with() {
+    let folder = t5_folder("v1_0", json!({"num_beams": 7}));
+    let greedy = Seq2SeqOptions::greedy(0, vec![1], 33);
+    let beams = Seq2SeqOptions {
+        max_new_tokens_per_source_token: 1.5,
+        min_new_tokens: 2,
+        num_return: 3,
+        length_penalty: 0.6,
+        early_stopping: EarlyStopping::Never,
+        no_repeat_ngram_size: Some(3),
+        repetition_penalty: 1.2,
+        forced_first_token: Some(5),
+        forced_last_token: Some(1),
+        ..Seq2SeqOptions::beams(4, 0, vec![1, 6], 12)
+    };
+    let draws = Seq2SeqOptions { temperature: 0.7, top_k: Some(9), top_p: 0.8, ..greedy.clone() };
+    let all = Seq2SeqOptions { top_k: None, ..draws.clone() };
+    for options in [greedy, beams, draws, all] {
+        save_generation_config(&options, 0, folder.path()).unwrap();
+        assert_eq!(open(&folder).unwrap().options(None).unwrap().decoding, options);
+    }
+    write(&folder, "tokenizer_config.json", r#"{"model_max_length": 40}"#);
+    assert_eq!(open(&folder).unwrap().options(None).unwrap().max_source_len, 40);
+    write(&folder, "tokenizer_config.json", r#"{"model_max_length": 1000000000000000019884624838656}"#);
+    assert_eq!(open(&folder).unwrap().options(None).unwrap().max_source_len, 512);
 }

@@ -51,7 +51,10 @@ impl<M> Run<M> {
             stopped_early: state.step < self.max_steps && self.stopped_early(),
             error: None,
             train: state.train_loss.map(|loss| ("loss".to_owned(), loss)).into_iter().collect(),
-            valid: kept.as_ref().map_or_else(BTreeMap::new, |evaluation| evaluation.metrics.clone()),
+            valid: match &self.averaged {
+                Some(metrics) => metrics.clone(),
+                None => kept.as_ref().map_or_else(BTreeMap::new, |evaluation| evaluation.metrics.clone()),
+            },
             test: self.test.clone(),
             best: state.best.as_ref().and_then(|best| {
                 let value = *best.metrics.get(metric)?;
@@ -71,6 +74,9 @@ impl<M: Module> Run<M> {
     /// Ends training: saves the last step, exports `last/` and `best/`, and gives `learner` the model that the run
     /// keeps, the best one with `train.load_best_at_end`. A recipe calls this itself only when it has to measure
     /// that model before [`finish`](Self::finish). After a signal only the checkpoint is written.
+    ///
+    /// From here on a signal ends the process at once. Until `finish` the summary says that the run was interrupted, and resumed it
+    /// settles and is measured again.
     ///
     /// # Errors
     ///
@@ -92,7 +98,12 @@ impl<M: Module> Run<M> {
             }
             self.export(learner, "last")?;
         }
-        self.settle_best(learner)
+        self.settle_best(learner)?;
+        if self.finished.is_none() {
+            Summary { interrupted: true, ..self.summary() }.write(&self.dir)?;
+            self.interrupt.leave_from_now_on();
+        }
+        Ok(())
     }
 
     /// Puts the best model into `best/`, where it isn't there yet, and into `learner`, where it is to be kept.
@@ -121,6 +132,12 @@ impl<M: Module> Run<M> {
         }
         self.keeps_best = load;
         last.map_or(Ok(()), |last| learner.load_parameters(last))
+    }
+
+    /// Records that the run keeps the mean of its last checkpoints, and its metrics on the valid set.
+    pub fn log_averaged(&mut self, metrics: &Metrics) {
+        self.console.message(&format!("averaged  valid  {}", console::metrics_text(&metrics.values)));
+        self.averaged = Some(metrics.values.clone());
     }
 
     /// Records metrics on labelled test data of the model that [`settle`](Self::settle) left in the learner.

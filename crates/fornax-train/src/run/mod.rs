@@ -69,6 +69,8 @@ pub struct Run<M> {
     /// Whether the summary has been written.
     closed: bool,
     test: BTreeMap<String, f64>,
+    /// On the valid set, of the mean of checkpoints, where that is kept.
+    averaged: Option<BTreeMap<String, f64>>,
     /// The summary of a run that had already ended when it was opened.
     finished: Option<Summary>,
 }

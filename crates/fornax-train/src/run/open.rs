@@ -92,6 +92,7 @@ impl<M: Module> Run<M> {
             settled: false,
             closed: finished.is_some(),
             test: Default::default(),
+            averaged: None,
             export: None,
             dir,
             info,

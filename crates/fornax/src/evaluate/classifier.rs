@@ -9,7 +9,7 @@ use fornax_data::{
 use fornax_models::hf::{self, LoadClassifier};
 use fornax_train::Scores;
 
-use super::{Args, Line, data_of_run, key, progress_bar};
+use super::{Args, Line, config_of_run, data_of, key, progress_bar};
 
 /// Scores the valid sets of the data, and those test sets that have labels: a line of JSON for each.
 pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<()> {
@@ -72,7 +72,7 @@ fn check_flags(args: &Args) -> anyhow::Result<()> {
 
 /// The beginning of a config, with the `data.max_len` of the run that left the model in `folder`; nothing where no run did.
 fn max_len_of_run(folder: &Path) -> anyhow::Result<String> {
-    let max_len = data_of_run(folder)?.get("max_len").and_then(toml::Value::as_integer);
+    let max_len = data_of(&config_of_run(folder)?).get("max_len").and_then(toml::Value::as_integer);
     Ok(max_len.map_or_else(String::new, |max_len| format!("[data]\nmax_len = {max_len}\n")))
 }
 

@@ -23,7 +23,8 @@ pub(crate) struct Args {
     /// A Hugging Face folder with a classifier or an encoder-decoder, or a run folder, of which the best model is taken
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// Of a classifier: a task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME
+    /// Of a classifier: a task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME. Of an
+    /// encoder-decoder: one of the tasks that its run learned; all of them by default
     #[arg(long, value_name = "NAME")]
     task: Option<String>,
     /// A key of [data], such as data.valid_files for your own tables; repeatable. Of a classifier as in glue's config, of an
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Of an encoder-decoder: what its texts are measured by, of exact_match, bleu, sacrebleu, chrf, rouge and f1, with commas between them
-    /// [default: sacrebleu,chrf]
+    /// [default: of tasks their own, of pairs sacrebleu,chrf]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = metric)]
     metric: Option<Vec<TextMetric>>,
     /// Of an encoder-decoder: a table (tsv) to write, with the set, source, reference and prediction of each pair
@@ -93,19 +94,21 @@ fn check_overrides(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-/// The table `[data]` of the run that left the model in `folder`; empty where no run did.
-fn data_of_run(folder: &Path) -> anyhow::Result<toml::Table> {
-    let run = folder.parent().filter(|_| folder.ends_with("best") || folder.ends_with("last"));
+/// The config of the run that left the model in `folder`; empty where no run did.
+fn config_of_run(folder: &Path) -> anyhow::Result<toml::Table> {
+    let left = ["averaged", "best", "last"].iter().any(|name| folder.ends_with(name));
+    let run = folder.parent().filter(|_| left);
     let Some(path) = run.map(|run| run.join("config.toml")) else { return Ok(toml::Table::new()) };
     let text = match std::fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(toml::Table::new()),
         text => text.with_context(|| path.display().to_string())?,
     };
-    let mut config: toml::Table = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    match config.remove("data") {
-        Some(toml::Value::Table(data)) => Ok(data),
-        _ => Ok(toml::Table::new()),
-    }
+    toml::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// The table `[data]` of a run's config.
+fn data_of(config: &toml::Table) -> toml::Table {
+    config.get("data").and_then(toml::Value::as_table).cloned().unwrap_or_default()
 }
 
 /// A bar over what a set has, on stderr and only on a terminal.

@@ -1,9 +1,9 @@
 mod inputs;
 mod text2text;
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{convert::Infallible, fmt, path::PathBuf, str::FromStr};
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use clap::{ValueEnum, builder::RangedU64ValueParser};
 use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, model_folder};
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What to do: text-classification, fill-mask, feature-extraction, text2text-generation, translation, summarization, or one that
-    /// config.json has settings for, as translation_en_to_de; by default what the model is for
+    /// config.json has settings for, as translation_en_to_de or a task of t5-text2text; by default what the model is for
     #[arg(long)]
     task: Option<Task>,
     /// Texts; without one and without --file, the lines of standard input
@@ -80,21 +80,23 @@ const SUMMARIZATION: &str = "summarization";
 const TRANSLATION_OF: &str = "translation_";
 
 impl FromStr for Task {
-    type Err = String;
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Infallible> {
         let encoders = [Self::TextClassification, Self::FillMask, Self::FeatureExtraction];
-        if let Some(task) = encoders.into_iter().find(|task| task.to_string() == text) {
-            return Ok(task);
-        }
-        if [TEXT2TEXT, TRANSLATION, SUMMARIZATION].contains(&text) || text.starts_with(TRANSLATION_OF) {
-            return Ok(Self::Text2Text(text.to_owned()));
-        }
-        Err(format!(
-            "there is text-classification, fill-mask, feature-extraction, {TEXT2TEXT}, {TRANSLATION}, {SUMMARIZATION}, and what \
-             config.json has settings for, as translation_en_to_de"
-        ))
+        let known = encoders.into_iter().find(|task| task.to_string() == text);
+        Ok(known.unwrap_or_else(|| Self::Text2Text(text.to_owned())))
     }
+}
+
+/// Refuses the name of a task that only an encoder-decoder may have settings for.
+fn check_task(task: &Task, kind: &ModelKind) -> anyhow::Result<()> {
+    let Task::Text2Text(name) = task else { return Ok(()) };
+    let general = [TEXT2TEXT, TRANSLATION, SUMMARIZATION];
+    if *kind == ModelKind::Text2Text || general.contains(&name.as_str()) {
+        return Ok(());
+    }
+    bail!("--task {name}: there is text-classification, fill-mask, feature-extraction, {}", general.join(", "))
 }
 
 impl fmt::Display for Task {
@@ -116,10 +118,9 @@ enum PoolingName {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let folder = model_folder(&args.model);
-    let task = match &args.task {
-        Some(task) => task.clone(),
-        None => task_of(&ModelKind::open(&folder)?),
-    };
+    let kind = ModelKind::open(&folder)?;
+    let task = args.task.clone().unwrap_or_else(|| task_of(&kind));
+    check_task(&task, &kind).usage()?;
     check_flags(args, &task)?;
     let device = fornax_backend::open(&args.device)?;
     device.check_precision(args.precision)?;

@@ -1,5 +1,4 @@
 use anyhow::{anyhow, bail};
-use fornax_cli::UsageContext;
 use fornax_pipelines::{Text2Text, Text2TextOptions};
 use serde_json::{Value, json};
 
@@ -121,8 +120,9 @@ fn settings(args: &Args, pipeline: &Text2Text, task: &str) -> anyhow::Result<Opt
 
 pub(super) fn answers(pipeline: &Text2Text, options: &Text2TextOptions, part: &Part<'_>) -> anyhow::Result<Vec<Value>> {
     let texts: Vec<&str> = part.texts.iter().map(|(text, _)| *text).collect();
-    let written = pipeline.run_part(&texts, part.first, options, |texts| part.bar.inc(texts as u64)).usage()?;
-    let answers = written.into_iter().map(|texts| match &texts[..] {
+    let written = pipeline.run_part(&texts, part.first, options, |texts| part.bar.inc(texts as u64))?;
+    written.warn(options);
+    let answers = written.texts.into_iter().map(|texts| match &texts[..] {
         [only] if options.decoding.num_return == 1 => json!(only),
         _ => json!({"generated_texts": texts}),
     });
