@@ -135,6 +135,7 @@ fn a_killed_and_resumed_training_is_the_one_that_was_not() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_signal_during_the_last_measurement_leaves_and_it_is_made_again() {
     let lab = translation_lab();
@@ -151,6 +152,30 @@ fn a_signal_during_the_last_measurement_leaves_and_it_is_made_again() {
     assert!(!summary.interrupted && summary.test.contains_key("bleu_beam8"), "{summary:?}");
     assert_eq!(table(&folder, "test-beam8.tsv").len(), 401);
     assert_eq!(folder.train_steps(), (1..=20).collect::<Vec<_>>(), "nothing is trained again");
+}
+
+/// The checkpoint of the interruption, and those of the best models on the way, are none of those that are averaged.
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_interrupted_tests_the_average_of_one_that_was_not() {
+    let lab = translation_lab();
+    let settings = ["train.eval_every=4", "checkpoint.save_every=20", "checkpoint.keep_last=3", "test.average_last=3"];
+    let set = settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>();
+    let given = |folder| [&["joint.toml", "--run-dir", folder, "--max-steps", "40"], &set[..]].concat();
+    let said = translate(&lab, &given("straight")).stderr;
+    // Those of the steps 20 and 40; a third is not taken from the others.
+    assert!(said.contains("2 of the last 3 checkpoints are averaged, the others are missing or damaged"), "{said}");
+    let run = lab.run("run");
+    let running = lab.start_training("translate", &given("run")).until(|| run.train_steps().len() >= 15);
+    let outcome = running.signal("INT").end();
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    assert!(!run.path("averaged").exists());
+    translate(&lab, &["--run-dir", "run", "--resume"]);
+    let straight = lab.run("straight");
+    for file in ["averaged/model.safetensors", "averaged/config.json", "predictions/test.tsv"] {
+        assert!(run.read(file) == straight.read(file), "{file}");
+    }
+    assert!(run.read("averaged/model.safetensors") != run.read("last/model.safetensors"));
 }
 
 /// In one run the same eight pairs make a step, however they are cut; what differs is padding and the order of sums in `f32`.

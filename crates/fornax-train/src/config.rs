@@ -189,7 +189,7 @@ impl EvalConfig {
 pub struct CheckpointConfig {
     /// How often a checkpoint is written. One is at the end, on interruption and for a new best in any case.
     pub save_every: Cadence,
-    /// How many of them are kept; the best one is kept besides.
+    /// How many are kept, that of the last step and those that were due before all others; the best one is kept besides.
     pub keep_last: usize,
 }
 

@@ -85,16 +85,6 @@ pub enum TrainError {
     /// An average of no checkpoint was asked for.
     #[error("there is no checkpoint to average; hint: give at least one")]
     NothingToAverage,
-    /// A run has fewer checkpoints than are to be averaged.
-    #[error("the run in `{}` has {found} checkpoints, but {wanted} are to be averaged; hint: ask for fewer, or train with a larger checkpoint.keep_last", dir.display())]
-    TooFewCheckpoints {
-        /// The run folder.
-        dir: PathBuf,
-        /// How many it has.
-        found: usize,
-        /// How many were asked for.
-        wanted: usize,
-    },
     /// Checkpoints that are to be averaged are of different models.
     #[error("tensor `{name}` is {found} in `{}`, but {wanted} in `{}`; hint: average checkpoints of one model", path.display(), first.display())]
     CheckpointsDiffer {
@@ -268,6 +258,13 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// [`NoUsableCheckpoint`](Self::NoUsableCheckpoint) of the run in `dir`, for all those that were `skipped`, newest first.
+    pub(crate) fn no_usable_checkpoint(dir: &Path, skipped: &[(PathBuf, Self)]) -> Self {
+        let (problems, hints): (Vec<_>, Vec<_>) = skipped.iter().map(|(_, error)| error.problem_and_hint()).unzip();
+        let hint = hints.into_iter().flatten().next();
+        Self::NoUsableCheckpoint { dir: dir.to_owned(), problems: problems.join("; "), hint }
+    }
+
     /// The error and its causes on one line, each said once, and the first hint among them at the end.
     pub(crate) fn chain(&self) -> String {
         match self.problem_and_hint() {

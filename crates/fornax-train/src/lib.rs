@@ -33,7 +33,6 @@ pub use bench::{Bench, BenchReport, BenchStep};
 pub use cadence::Cadence;
 pub use checkpoint::{
     Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State, average_checkpoints,
-    average_last,
 };
 pub use config::{CheckpointConfig, EvalConfig, ScheduleConfig, ScheduleName, TrainConfig};
 pub use dry_run::{Estimate, Rehearsal, parameter_table, rehearse};

@@ -83,12 +83,7 @@ fn average(
     if wanted == 0 {
         return Ok(());
     }
-    let there = fornax_train::Checkpoints::of_run(run.dir()).steps()?.len();
-    if there < wanted {
-        // A short run is a trial, and what it has learned should not be lost for this.
-        tracing::warn!("test.average_last = {wanted}, but the run has {there} checkpoints: these are averaged");
-    }
-    learner.load_parameters(fornax_train::average_last(run.dir(), wanted.min(there))?)?;
+    learner.load_parameters(run.average_last(wanted)?)?;
     export(&learner.valid(), &data.tokenizers, config, &run.dir().join(AVERAGED))?;
     run.log_averaged(&evaluate_valid(learner, config, data, run)?);
     Ok(())

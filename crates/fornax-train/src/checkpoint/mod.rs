@@ -5,11 +5,12 @@ mod pack;
 mod state;
 
 use std::{
+    cmp::Reverse,
     fs, io,
     path::{Path, PathBuf},
 };
 
-pub use average::{average_checkpoints, average_last};
+pub use average::average_checkpoints;
 pub use pack::NamedTensors;
 pub use state::{Evaluation, FileDigest, ScheduleSteps, State};
 
@@ -135,7 +136,10 @@ impl Checkpoints {
         Ok(Found { checkpoint: None, skipped })
     }
 
-    /// Deletes all but the `keep_last` newest checkpoints up to `newest`, which was just written, and `best`.
+    /// Deletes all checkpoints up to `newest`, which was just written, but `keep_last` of them, that one included, and `best`.
+    ///
+    /// Those of the steps that `is_due` names are kept before those that were written for another reason: a run that was
+    /// interrupted, or that found a new best model on the way, has the same of them as one that was not.
     ///
     /// A folder of a later step is no checkpoint of this run as it now stands: the run went back behind it because it
     /// doesn't verify. It neither counts nor is it deleted; the run replaces it when it gets there.
@@ -145,9 +149,16 @@ impl Checkpoints {
     /// # Errors
     ///
     /// When the folder of all checkpoints can't be read.
-    pub fn retain(&self, keep_last: usize, newest: u64, best: Option<u64>) -> Result<(), TrainError> {
-        let steps: Vec<u64> = self.steps()?.into_iter().filter(|&step| step <= newest).collect();
-        for &step in steps.iter().rev().skip(keep_last.max(1)) {
+    pub fn retain(
+        &self,
+        keep_last: usize,
+        newest: u64,
+        best: Option<u64>,
+        is_due: impl Fn(u64) -> bool,
+    ) -> Result<(), TrainError> {
+        let mut steps: Vec<u64> = self.steps()?.into_iter().filter(|&step| step <= newest).collect();
+        steps.sort_by_key(|&step| Reverse((step == newest, is_due(step), step)));
+        for &step in steps.iter().skip(keep_last.max(1)) {
             if Some(step) != best
                 && let Err(error) = files::delete_dir(&self.path(step))
             {
@@ -287,9 +298,9 @@ mod tests {
             prop_assert_eq!(checkpoints.latest().unwrap().checkpoint.unwrap().state().step, 10);
         }
 
-        /// Retention keeps the newest and the best, whatever was saved when.
+        /// Retention keeps the newest, as many before it that were due as there is room for, and the best, whatever was saved when.
         #[test]
-        fn retention_keeps_newest_and_best(count in 1u64..8, keep_last in 0usize..4, best in 0u64..8) {
+        fn retention_keeps_newest_due_and_best(count in 1u64..8, keep_last in 0usize..4, best in 0u64..8, every in 1u64..4) {
             let dir = tempfile::tempdir().unwrap();
             let checkpoints = Checkpoints::of_run(dir.path());
             let all: Vec<u64> = (1..=count).map(|i| i * 10).collect();
@@ -298,10 +309,14 @@ mod tests {
                 fs::create_dir_all(checkpoints.path(step)).unwrap();
             }
             let best = Some(best * 10);
-            checkpoints.retain(keep_last, count * 10, best).unwrap();
-            let first_kept = all.len().saturating_sub(keep_last.max(1));
-            let expected: Vec<u64> = all.iter().enumerate()
-                .filter(|&(i, &step)| i >= first_kept || Some(step) == best).map(|(_, &step)| step).collect();
+            let is_due = |step: u64| step.is_multiple_of(10 * every);
+            checkpoints.retain(keep_last, count * 10, best, is_due).unwrap();
+            let (newest, earlier) = all.split_last().unwrap();
+            let (due, others): (Vec<u64>, Vec<u64>) = earlier.iter().rev().partition(|&&step| is_due(step));
+            let kept = [vec![*newest], due, others].concat();
+            let kept = &kept[..kept.len().min(keep_last.max(1))];
+            let expected: Vec<u64> =
+                all.iter().copied().filter(|step| kept.contains(step) || Some(*step) == best).collect();
             prop_assert_eq!(checkpoints.steps().unwrap(), expected);
         }
     }
@@ -324,7 +339,7 @@ mod tests {
         let (_dir, checkpoints) = run_with(&[10, 20, 30]);
         fs::write(checkpoints.path(30).join(MODEL), "damaged").unwrap();
         write(&checkpoints, 25).unwrap();
-        checkpoints.retain(1, 25, None).unwrap();
+        checkpoints.retain(1, 25, None, |_| true).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [25, 30]);
         assert_eq!(checkpoints.latest().unwrap().checkpoint.unwrap().state().step, 25);
         write(&checkpoints, 30).unwrap();
@@ -336,7 +351,7 @@ mod tests {
         let (_dir, checkpoints) = run_with(&[10, 20, 30]);
         // Something in the way of the folder's last name.
         fs::write(checkpoints.dir.join(".step-000010.gone"), "").unwrap();
-        checkpoints.retain(1, 30, None).unwrap();
+        checkpoints.retain(1, 30, None, |_| true).unwrap();
         assert_eq!(checkpoints.steps().unwrap(), [10, 30]);
     }
 

@@ -1,5 +1,6 @@
 //! A run: its folder, its cadences, its console, and what happens to it when something goes wrong.
 
+mod average;
 mod config;
 mod finish;
 mod open;
@@ -195,9 +196,8 @@ impl<M: Module> Run<M> {
     /// Whether a checkpoint is due after the step just logged: by cadence, at the end, on a signal, and for a new best,
     /// since the best model can only be kept in a checkpoint.
     pub fn save_due(&self) -> bool {
-        let step = self.state.step;
-        let by_cadence = self.saving.save_every.is_due(step, self.info.steps_per_epoch);
-        by_cadence || step == self.max_steps || self.stopped_early() || self.interrupt.requested() || self.is_at_best()
+        let at_end = self.state.step == self.max_steps || self.stopped_early() || self.interrupt.requested();
+        self.is_due_to_save(self.state.step) || at_end || self.is_at_best()
     }
 
     /// Writes a checkpoint, exports a new best model, and deletes what `checkpoint.keep_last` no longer keeps.
@@ -229,7 +229,12 @@ impl<M: Module> Run<M> {
             self.best_exported = Some(self.state.step);
         }
         let best = self.state.best.as_ref().map(|best| best.step);
-        self.checkpoints.retain(self.saving.keep_last, self.state.step, best)
+        self.checkpoints.retain(self.saving.keep_last, self.state.step, best, |step| self.is_due_to_save(step))
+    }
+
+    /// Whether `checkpoint.save_every` asks for the checkpoint of `step`.
+    fn is_due_to_save(&self, step: u64) -> bool {
+        self.saving.save_every.is_due(step, self.info.steps_per_epoch)
     }
 
     fn is_at_best(&self) -> bool {

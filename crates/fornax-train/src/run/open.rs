@@ -239,10 +239,7 @@ fn resume<M: Module>(
         if found.skipped.is_empty() {
             return Ok(None);
         }
-        let (problems, hints): (Vec<_>, Vec<_>) =
-            found.skipped.iter().map(|(_, error)| error.problem_and_hint()).unzip();
-        let hint = hints.into_iter().flatten().next();
-        return Err(TrainError::NoUsableCheckpoint { dir: dir.to_owned(), problems: problems.join("; "), hint });
+        return Err(TrainError::no_usable_checkpoint(dir, &found.skipped));
     };
     let stored = checkpoint.state();
     if stored.config_hash != state.config_hash {

@@ -1,3 +1,4 @@
+mod average;
 mod best;
 mod failure;
 mod folder;
