@@ -2,8 +2,8 @@ use burn::tensor::{Int, Tensor};
 
 /// Keys and values of the tokens that one attention layer has seen.
 ///
-/// Memory for `capacity` tokens is taken once, with the first tokens; from then on a step writes only what is new. Rows of
-/// a ragged batch all have the same length here: padding is told apart by
+/// Memory is taken for less than twice the tokens seen, so a step writes what is new and, seldom, moves all, and
+/// [`select`](Self::select) copies little more than what was seen. Rows of a ragged batch all have the same length here: padding is told apart by
 /// [`AttentionMask::Segments`](fornax_ops::AttentionMask::Segments), with segment 0 at the cached padding.
 #[derive(Clone, Debug)]
 pub struct KvCache {
@@ -12,7 +12,10 @@ pub struct KvCache {
     stored: Option<Stored>,
 }
 
-/// Both `[batch, kv_heads, capacity, head_dim]`.
+/// The tokens that memory is taken for at the least.
+const SMALLEST_ROOM: usize = 16;
+
+/// Both `[batch, kv_heads, room, head_dim]`.
 #[derive(Clone, Debug)]
 struct Stored {
     key: Tensor<4>,
@@ -53,10 +56,11 @@ impl KvCache {
     pub fn append(&mut self, key: Tensor<4>, value: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
         let seen = self.len + key.dims()[2];
         assert!(seen <= self.capacity, "key-value cache: {seen} tokens do not fit in {}", self.capacity);
-        let stored = self.stored.take().unwrap_or_else(|| Stored {
-            key: empty_like(&key, self.capacity),
-            value: empty_like(&value, self.capacity),
-        });
+        let room = seen.next_power_of_two().max(SMALLEST_ROOM).min(self.capacity);
+        let stored = match self.stored.take() {
+            Some(stored) => Stored { key: grown(stored.key, room), value: grown(stored.value, room) },
+            None => Stored { key: empty_like(&key, room), value: empty_like(&value, room) },
+        };
         // The tensors are owned here alone, so the assignment is in place where the backend can.
         let stored = Stored { key: write(stored.key, key, self.len), value: write(stored.value, value, self.len) };
         let all = (stored.key.clone().narrow(2, 0, seen), stored.value.clone().narrow(2, 0, seen));
@@ -78,9 +82,20 @@ impl KvCache {
     }
 }
 
-fn empty_like(tensor: &Tensor<4>, capacity: usize) -> Tensor<4> {
+fn empty_like(tensor: &Tensor<4>, room: usize) -> Tensor<4> {
     let [batch, heads, _, size] = tensor.dims();
-    Tensor::zeros([batch, heads, capacity, size], (&tensor.device(), tensor.dtype()))
+    Tensor::zeros([batch, heads, room, size], (&tensor.device(), tensor.dtype()))
+}
+
+/// With room for at least `room` tokens.
+fn grown(stored: Tensor<4>, room: usize) -> Tensor<4> {
+    match room.checked_sub(stored.dims()[2]) {
+        None | Some(0) => stored,
+        Some(more) => {
+            let more = empty_like(&stored, more);
+            Tensor::cat(vec![stored, more], 2)
+        }
+    }
 }
 
 fn write(stored: Tensor<4>, new: Tensor<4>, at: usize) -> Tensor<4> {
@@ -103,6 +118,30 @@ mod tests {
 
     fn numbers(tensor: Tensor<4>) -> Vec<f32> {
         tensor.into_data().iter::<f32>().collect()
+    }
+
+    fn room(cache: &KvCache) -> Option<usize> {
+        cache.stored.as_ref().map(|stored| stored.key.dims()[2])
+    }
+
+    /// One token at a time and all at once, past the first room and up to the last.
+    #[test]
+    fn room_grows_with_the_tokens_and_keeps_them() {
+        let (mut cache, mut rooms) = (KvCache::new(75), Vec::new());
+        for token in 0..75 {
+            let number = token as f32;
+            let (key, value) = cache.append(column([number, 100.0 + number]), column([-number, -100.0 - number]));
+            let seen = |first: f32| (0..=token).map(move |token| first + token as f32);
+            assert_eq!(numbers(key), seen(0.0).chain(seen(100.0)).collect::<Vec<_>>());
+            assert_eq!(numbers(value), seen(0.0).chain(seen(100.0)).map(|x| -x).collect::<Vec<_>>());
+            rooms.extend(room(&cache));
+        }
+        rooms.dedup();
+        assert_eq!((rooms, cache.len(), cache.capacity()), (vec![16, 32, 64, 75], 75, 75));
+        let mut whole = KvCache::new(75);
+        let prompt = Tensor::cat((0..40).map(|token| column([token as f32; 2])).collect(), 2);
+        whole.append(prompt.clone(), prompt);
+        assert_eq!(room(&whole), Some(64));
     }
 
     #[test]
