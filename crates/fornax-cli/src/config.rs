@@ -91,7 +91,8 @@ pub struct Loaded<C> {
 }
 
 /// Reads `path`, or `built_in` when there is none, lays the overrides `a.b=value` over it, and checks every key. An override that
-/// says where data comes from takes the place of what the config says of that, with a line in the log.
+/// says where data comes from takes the place of what the config says of that, and one that names an optimizer that of the keys which
+/// only another has, each with a line in the log.
 ///
 /// # Errors
 ///
@@ -116,7 +117,7 @@ pub fn load<C: DeserializeOwned>(
     for text in overrides {
         apply(&mut table, text)?;
     }
-    leave_other_sources(&mut table, overrides);
+    leave_out_displaced(&mut table, overrides);
     let config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let path = error.path().to_string();
         key_error(&origin, overrides, &path, error.into_inner().message())
@@ -133,17 +134,26 @@ fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError::Syntax { path: origin.to_owned(), message: format!("{place}{}", error.message()) }
 }
 
-/// Takes out of `[data]` what belongs to another source than the one that an override names.
-fn leave_other_sources(table: &mut Table, overrides: &[String]) {
-    let keys = overrides.iter().filter_map(|text| text.split_once('=')?.0.trim().strip_prefix("data."));
-    let given: Vec<&str> = keys.filter_map(|key| key.split('.').next()).collect();
-    let Some(data) = table.get_mut("data").and_then(Value::as_table_mut) else { return };
-    for (source, others) in SOURCES.iter().filter(|(source, _)| given.contains(source)) {
-        for key in others.iter().filter(|key| !given.contains(key)) {
-            if let Some(value) = data.remove(*key) {
-                tracing::info!("data.{source} is given, so data.{key} = {value} of the config is left out");
+/// Takes out of the config what does not go with an override, unless it is given beside it.
+fn leave_out_displaced(table: &mut Table, overrides: &[String]) {
+    let paths = overrides.iter().filter_map(|text| Some(text.split_once('=')?.0.trim().split('.')));
+    let given: Vec<(&str, &str)> = paths.filter_map(|mut keys| Some((keys.next()?, keys.next()?))).collect();
+    for &(section, key) in &given {
+        let Some(table) = table.get_mut(section).and_then(Value::as_table_mut) else { continue };
+        let others = displaced_by(section, key, table.get(key).and_then(Value::as_str).unwrap_or_default());
+        for &other in others.iter().filter(|other| !given.contains(&(section, other))) {
+            if let Some(value) = table.remove(other) {
+                tracing::info!("{section}.{key} is given, so {section}.{other} = {value} of the config is left out");
             }
         }
+    }
+}
+
+/// The keys of a table that do not go with one of them, where that has this value.
+fn displaced_by(section: &str, key: &str, value: &str) -> &'static [&'static str] {
+    match section {
+        "data" => SOURCES.iter().find(|(source, _)| *source == key).map_or(&[], |(_, others)| others),
+        _ => fornax_train::displaced_by(&format!("{section}.{key}"), value),
     }
 }
 
@@ -201,6 +211,7 @@ fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> C
 
 #[cfg(test)]
 mod tests {
+    use fornax_train::{OptimizerConfig, OptimizerRule, ScheduleConfig};
     use serde::Deserialize;
 
     use super::*;
@@ -218,6 +229,8 @@ mod tests {
     struct Config {
         train: Train,
         data: Data,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
     }
 
     #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -257,6 +270,29 @@ mod tests {
         assert_eq!(data(&["data.max_len=3"]).part.as_deref(), Some("prose"));
         // What is given beside it stays, for the recipe to refuse.
         assert_eq!(data(&["data.files=['a.txt']", "data.part=code"]).part.as_deref(), Some("code"));
+    }
+
+    #[test]
+    fn an_override_that_names_an_optimizer_leaves_out_the_keys_of_another() {
+        let text = "[optimizer]\nlr = 0.5\nbetas = [0.9, 0.95]\neps = 1e-6\n";
+        let adafactor = load_with(text, &["optimizer.name=adafactor"]).unwrap().optimizer;
+        assert!(matches!(adafactor.rule, OptimizerRule::Adafactor(_)) && adafactor.lr == 0.5, "{adafactor:?}");
+        let scaled = load_with(text, &["optimizer.name=adamw_scaled"]).unwrap().optimizer;
+        assert!(matches!(scaled.rule, OptimizerRule::AdamwScaled(keys) if keys.betas == [0.9, 0.95]), "{scaled:?}");
+        // The last name decides.
+        let again = load_with(text, &["optimizer.name=adafactor", "optimizer.name=adamw"]).unwrap().optimizer;
+        assert!(matches!(again.rule, OptimizerRule::Adamw(keys) if keys.eps == 1e-6), "{again:?}");
+        // What is given beside it is meant, and what a file says for itself too.
+        let refused = load_with(text, &["optimizer.name=adafactor", "optimizer.eps=1e-8"]).unwrap_err();
+        assert!(refused.contains("`eps` is a key of `adamw`"), "{refused}");
+        let refused = load_with("[optimizer]\nname = 'adafactor'\neps = 1e-8", &["optimizer.lr=1e-3"]).unwrap_err();
+        assert!(refused.contains("`eps` is a key of `adamw`"), "{refused}");
+    }
+
+    #[test]
+    fn an_override_of_the_warmup_takes_the_place_of_its_other_form() {
+        let schedule = load_with("[schedule]\nwarmup_steps = 9\n", &["schedule.warmup_ratio=0.1"]).unwrap().schedule;
+        assert_eq!((schedule.warmup_steps, schedule.warmup_ratio), (None, Some(0.1)));
     }
 
     #[test]

@@ -2,9 +2,10 @@ use burn::tensor::{Int, Tensor};
 
 /// Keys and values of the tokens that one attention layer has seen.
 ///
-/// Memory is taken for less than twice the tokens seen, so a step writes what is new and, seldom, moves all, and
-/// [`select`](Self::select) copies little more than what was seen. Rows of a ragged batch all have the same length here: padding is told apart by
-/// [`AttentionMask::Segments`](fornax_ops::AttentionMask::Segments), with segment 0 at the cached padding.
+/// Memory is taken for less than twice the tokens seen: a step writes what is new and moves the rest but seldom, and
+/// [`select`](Self::select) copies little more than what was seen. Rows of a ragged batch all have the same length here:
+/// padding is told apart by [`AttentionMask::Segments`](fornax_ops::AttentionMask::Segments), with segment 0 at the cached
+/// padding.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     capacity: usize,
@@ -12,7 +13,7 @@ pub struct KvCache {
     stored: Option<Stored>,
 }
 
-/// The tokens that memory is taken for at the least.
+/// The tokens that memory is taken for at least, where the capacity is not less.
 const SMALLEST_ROOM: usize = 16;
 
 /// Both `[batch, kv_heads, room, head_dim]`.

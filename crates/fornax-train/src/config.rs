@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Cadence, TrainError};
+use crate::{Cadence, TrainError, optimizer::foreign_keys};
 
 /// `[train]`: length, batch size, seed and cadences of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -212,6 +212,17 @@ impl CheckpointConfig {
     /// [`TrainError::Config`] with the first key that can't be used.
     pub fn validate(&self) -> Result<(), TrainError> {
         at_least_one("checkpoint.keep_last", self.keep_last as u64)
+    }
+}
+
+/// The keys beside `key`, given with its table, that do not go with it where it is `value`: a program that lets a flag override a
+/// config leaves out what the config says of them.
+pub fn displaced_by(key: &str, value: &str) -> &'static [&'static str] {
+    match key {
+        "optimizer.name" => foreign_keys(value),
+        "schedule.warmup_steps" => &["warmup_ratio"],
+        "schedule.warmup_ratio" => &["warmup_steps"],
+        _ => &[],
     }
 }
 

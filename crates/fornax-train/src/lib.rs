@@ -34,7 +34,7 @@ pub use cadence::Cadence;
 pub use checkpoint::{
     Checkpoint, Checkpoints, Evaluation, FileDigest, Found, NamedTensors, ScheduleSteps, State, average_checkpoints,
 };
-pub use config::{CheckpointConfig, EvalConfig, ScheduleConfig, ScheduleName, TrainConfig};
+pub use config::{CheckpointConfig, EvalConfig, ScheduleConfig, ScheduleName, TrainConfig, displaced_by};
 pub use dry_run::{Estimate, Rehearsal, parameter_table, rehearse};
 pub use environment::RunInfo;
 pub use error::{BoxError, TrainError};

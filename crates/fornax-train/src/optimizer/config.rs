@@ -1,4 +1,7 @@
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value},
+};
 
 use crate::{TrainError, config::config_error};
 
@@ -161,22 +164,42 @@ struct Keys {
     max_grad_norm: Option<f64>,
 }
 
+/// The keys of `[optimizer]` that only others than the optimizer `name` have; none for a name that there isn't.
+pub(crate) fn foreign_keys(name: &str) -> &'static [&'static str] {
+    let name = Name::deserialize(IntoDeserializer::<value::Error>::into_deserializer(name));
+    name.map_or(&[], |name| name.foreign().0)
+}
+
+impl Name {
+    /// The keys that only others have, and who these are.
+    fn foreign(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Adamw | Self::AdamwScaled => {
+                (&["beta1", "clip_threshold", "decay_rate", "scale_parameter"], "`adafactor`")
+            }
+            Self::Adafactor => (&["betas", "eps"], "`adamw` and `adamw_scaled`"),
+        }
+    }
+}
+
 impl Keys {
     /// Refuses what the named optimizer would not look at.
     fn check_owners(&self) -> Result<(), String> {
-        let adam = [("betas", self.betas.is_some()), ("eps", self.eps.is_some())];
-        let adafactor = [
+        let set = [
+            ("betas", self.betas.is_some()),
+            ("eps", self.eps.is_some()),
             ("beta1", self.beta1.is_some()),
             ("clip_threshold", self.clip_threshold.is_some()),
             ("decay_rate", self.decay_rate.is_some()),
             ("scale_parameter", self.scale_parameter.is_some()),
         ];
-        let (foreign, owner, name) = match self.name {
-            Name::Adamw => (&adafactor[..], "`adafactor`", "adamw"),
-            Name::AdamwScaled => (&adafactor[..], "`adafactor`", "adamw_scaled"),
-            Name::Adafactor => (&adam[..], "`adamw` and `adamw_scaled`", "adafactor"),
+        let name = match self.name {
+            Name::Adamw => "adamw",
+            Name::AdamwScaled => "adamw_scaled",
+            Name::Adafactor => "adafactor",
         };
-        match foreign.iter().find(|(_, set)| *set) {
+        let (foreign, owner) = self.name.foreign();
+        match set.iter().find(|(key, set)| *set && foreign.contains(key)) {
             Some((key, _)) => Err(format!("`{key}` is a key of {owner}, but `optimizer.name` is `{name}`")),
             None => Ok(()),
         }
@@ -240,6 +263,8 @@ impl From<OptimizerConfig> for Keys {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use toml::Table;
 
     use super::*;
@@ -276,6 +301,19 @@ mod tests {
             config.validate().unwrap();
             assert_eq!(Table::try_from(config.clone()).unwrap().try_into(), Ok(config));
         }
+    }
+
+    #[test]
+    fn the_keys_that_an_optimizer_lacks_are_those_that_others_write() {
+        let tables = ["name = 'adamw'", "name = 'adamw_scaled'", "name = 'adafactor'\nbeta1 = 0.9"]
+            .map(|text| Table::try_from(read(text).unwrap()).unwrap());
+        for own in &tables {
+            let others: BTreeSet<_> =
+                tables.iter().flat_map(Table::keys).filter(|key| !own.contains_key(*key)).collect();
+            let foreign = foreign_keys(own["name"].as_str().unwrap());
+            assert!(others.into_iter().eq(foreign), "{foreign:?} of {own}");
+        }
+        assert!(foreign_keys("sgd").is_empty());
     }
 
     #[test]

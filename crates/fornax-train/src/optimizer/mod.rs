@@ -8,6 +8,7 @@ mod config;
 mod golden;
 mod state;
 
+pub(crate) use config::foreign_keys;
 pub use config::{AdafactorConfig, AdamConfig, OptimizerConfig, OptimizerRule};
 
 use burn::{
