@@ -127,8 +127,8 @@ impl Config {
             (None, _) if self.data.text() != DataConfig::default() => Err(conflict(
                 "tasks",
                 "data",
-                "a text is for pretraining; each task has its own tasks.data or tasks.files, and of [data] only max_source_len and \
-                 max_target_len",
+                "a text is for pretraining; each task has its own tasks.data or tasks.files, and of [data] only max_source_len, \
+                 max_target_len and group_by_length",
             )),
             (None, tasks) => Ok(Training::Tasks(tasks)),
         }

@@ -112,7 +112,8 @@ impl Data {
             fill: fill(config, &tokenizer)?,
         };
         let mixture = config.mixture.clone().unwrap_or_default();
-        let train = TaskMixture::training(&tasks, &encoder, &mixture, config.train.seed, step_size(config))?;
+        let (seed, group) = (config.train.seed, config.data.group_by_length);
+        let train = TaskMixture::training(&tasks, &encoder, &mixture, seed, step_size(config), group)?;
         let sets = |split, most| -> Result<Vec<EvalSet>, DataError> {
             let scored = tasks.scored(split, &encoder)?;
             scored.into_iter().map(|task| EvalSet::of(task, eval_rows(config), most)).collect()

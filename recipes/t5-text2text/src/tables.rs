@@ -189,6 +189,8 @@ pub struct DataTable {
     pub max_source_len: usize,
     /// Tokens of a task's target at most, its end included.
     pub max_target_len: usize,
+    /// Whether a step takes examples of the tasks of about the same length, which spares padding.
+    pub group_by_length: bool,
 }
 
 impl Default for DataTable {
@@ -206,6 +208,8 @@ impl Default for DataTable {
             // T5's, and an answer of a few sentences: attention's cost grows with the square of either.
             max_source_len: 512,
             max_target_len: 128,
+            // More than half of the positions of a step are padding without it, on SST-2 as on Multi30k.
+            group_by_length: true,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::{DataError, SequentialPlan};
 
 /// Steps among whose examples those of the same length are put together: enough that a step's lengths differ by little, few enough
 /// that most examples meet others each epoch. Hugging Face's `LengthGroupedSampler` takes 50.
-const WINDOW: usize = 64;
+pub(crate) const WINDOW: usize = 64;
 
 /// Every example once an epoch, examples of about the same length together, in an order that is a function of (seed, epoch).
 ///

@@ -25,5 +25,7 @@ pub use example::{Label, LabelKind, LabelledExample, LabelledSet};
 pub use submission::{write_predictions, write_submission};
 pub use tasks::{Columns, GlueTask, TaskInfo, TaskLabels, TaskSet};
 
+pub(crate) use buckets::WINDOW;
+
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ pub struct TaskMixture {
 
 impl TaskMixture {
     /// Encodes what the tasks learn from, one behind the other, and mixes it; says in the log how often each task is drawn.
+    /// `group_by_length`: examples of about the same length together.
     ///
     /// # Errors
     ///
@@ -27,6 +28,7 @@ impl TaskMixture {
         mixture: &MixtureConfig,
         seed: u64,
         size: StepSize,
+        group_by_length: bool,
     ) -> Result<Self, DataError> {
         let configs: Vec<_> = tasks.tasks().iter().map(|task| task.config()).collect();
         let sizes: Vec<u64> = tasks.tasks().iter().map(|task| task.train.pairs().len() as u64).collect();
@@ -42,7 +44,10 @@ impl TaskMixture {
             tracing::info!("task {}: {size} examples, {percent:.2} % of what is drawn", task.name());
         }
         let lengths = set.lengths().into_iter().map(|(source, target)| source.max(target)).collect();
-        let plan = MixturePlan::new(seed, &shares, sizes, lengths, size)?;
+        let plan = match group_by_length {
+            true => MixturePlan::new(seed, &shares, sizes, lengths, size)?,
+            false => MixturePlan::shuffled(seed, &shares, sizes, lengths, size)?,
+        };
         Ok(Self { batches: PairBatches::new(Arc::new(set), plan), shares, ends })
     }
 

@@ -1,13 +1,15 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::DataError;
-use crate::plan::{BatchPlan, StepPlan, StepSize};
+use crate::labelled::WINDOW;
+use crate::plan::{BatchPlan, EpochOrders, StepPlan, StepSize};
 use crate::random::{keyed, unit};
 use crate::sampler::Sampler;
 
-/// Keys the choice of the task and the orders of the tasks, apart from each other.
+/// Keys the choice of the task, the orders of the tasks and the orders of the steps, apart from each other.
 const CHOICE: u64 = 0;
 const ORDER: u64 = 1;
+const STEPS: u64 = 2;
 
 /// Draws between two places where the draws of each task are counted.
 const STRIDE: u64 = 1 << 14;
@@ -17,11 +19,16 @@ const STRIDE: u64 = 1 << 14;
 /// example of a task comes once before any comes again, as when the shuffled and repeated data sets are sampled from (T5, arXiv
 /// 1910.10683).
 ///
+/// Draws are cut into windows of 64 steps. Those of a window are sorted by length, whatever their task, and cut into steps, whose
+/// order is a function of (seed, window): the examples of a window are as drawn, each step's are of about the same length. Where a
+/// task is drawn so often that all its examples come within fewer steps, a window is no longer than that: otherwise many copies of
+/// an example, equally long as they are, would meet in a step.
+///
 /// Examples are numbered through: those of the first task, then those of the second. Within a step they are sorted by length, so that
 /// micro-batches differ in length and little is filled up; which examples a step has does not depend on its micro-batches.
 ///
-/// How many examples of each task came before a step is counted from the draws before it, once for all steps: about a second for
-/// a hundred million examples, where a run is resumed so late.
+/// The first step of a window arranges it; later ones look it up. How many examples of each task came before a window is counted from
+/// the draws before it, once for all: about a second for a hundred million examples, where a run is resumed so late.
 #[derive(Debug)]
 pub struct MixturePlan {
     seed: u64,
@@ -33,8 +40,11 @@ pub struct MixturePlan {
     starts: Vec<u64>,
     lengths: Vec<u32>,
     size: StepSize,
+    /// Steps a window; 1: they are cut from the draws as they come.
+    window: u64,
     /// The draws of each task before draw `i * STRIDE`. A step's examples never depend on how much of it is here.
     counts: Mutex<Vec<Vec<u64>>>,
+    windows: EpochOrders,
 }
 
 impl MixturePlan {
@@ -54,6 +64,36 @@ impl MixturePlan {
         lengths: Vec<u32>,
         size: StepSize,
     ) -> Result<Self, DataError> {
+        Self::with_window(seed, shares, sizes, lengths, size, WINDOW as u64)
+    }
+
+    /// A plan without regard to length: steps are cut from the draws as they come.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn shuffled(
+        seed: u64,
+        shares: &[f64],
+        sizes: Vec<u64>,
+        lengths: Vec<u32>,
+        size: StepSize,
+    ) -> Result<Self, DataError> {
+        Self::with_window(seed, shares, sizes, lengths, size, 1)
+    }
+
+    fn with_window(
+        seed: u64,
+        shares: &[f64],
+        sizes: Vec<u64>,
+        lengths: Vec<u32>,
+        size: StepSize,
+        window: u64,
+    ) -> Result<Self, DataError> {
         size.check()?;
         assert!(!shares.is_empty() && shares.len() == sizes.len(), "{} shares of {} tasks", shares.len(), sizes.len());
         assert_eq!(sizes.iter().sum::<u64>(), lengths.len() as u64, "lengths of all examples");
@@ -69,8 +109,12 @@ impl MixturePlan {
             *start += size;
             Some(*start - size)
         };
+        // Draws in which all examples of a task come once, for the task that is through first.
+        let once = shares.iter().zip(&sizes).map(|(share, &size)| size as f64 / share).fold(f64::INFINITY, f64::min);
         Ok(Self {
             seed,
+            window: ((once / size.examples() as f64) as u64).clamp(1, window),
+            windows: EpochOrders::default(),
             ends: shares.iter().scan(0.0, sum_up).collect(),
             starts: sizes.iter().scan(0, before).collect(),
             counts: Mutex::new(vec![vec![0; sizes.len()]]),
@@ -115,6 +159,23 @@ impl MixturePlan {
         let order = Sampler::new(size).order(keyed(&[self.seed, ORDER, task as u64]), drawn / size);
         self.starts[task] + order.index(drawn % size)
     }
+
+    /// The examples of the steps of window `number`, one step behind the other.
+    fn arrange(&self, number: u64) -> Vec<u64> {
+        let (examples, draws) = (self.size.examples(), self.window * self.size.examples());
+        let first = number * draws;
+        let mut counts = self.counts_before(first);
+        let draw = |draw| {
+            let task = self.choice(draw);
+            counts[task] += 1;
+            self.example(task, counts[task] - 1)
+        };
+        let mut drawn: Vec<u64> = (first..first + draws).map(draw).collect();
+        // Stable: equally long examples stay in the order in which they were drawn.
+        drawn.sort_by_key(|&example| self.lengths[example as usize]);
+        let order = Sampler::new(self.window).order(keyed(&[self.seed, STEPS]), number);
+        order.iter().flat_map(|step| &drawn[(step * examples) as usize..][..examples as usize]).copied().collect()
+    }
 }
 
 impl BatchPlan for MixturePlan {
@@ -124,16 +185,11 @@ impl BatchPlan for MixturePlan {
     }
 
     fn step(&self, step: u64) -> StepPlan {
-        let first = step * self.size.examples();
-        let mut counts = self.counts_before(first);
-        let draw = |draw| {
-            let task = self.choice(draw);
-            counts[task] += 1;
-            self.example(task, counts[task] - 1)
-        };
-        let mut examples: Vec<u64> = (first..first + self.size.examples()).map(draw).collect();
-        examples.sort_by_key(|&example| self.lengths[example as usize]);
-        StepPlan { epoch: step / self.steps_per_epoch(), micro_batches: self.size.split(examples.into_iter()) }
+        let (number, place) = (step / self.window, (step % self.window) as usize);
+        let window = self.windows.get(number, || self.arrange(number));
+        let examples = usize::try_from(self.size.examples()).unwrap_or(usize::MAX);
+        let examples = window[place * examples..][..examples].iter().copied();
+        StepPlan { epoch: step / self.steps_per_epoch(), micro_batches: self.size.split(examples) }
     }
 }
 
@@ -143,10 +199,23 @@ mod tests {
 
     use super::*;
 
+    /// Lengths of 1 to 60, most of them short.
+    fn lengths(sizes: &[u64]) -> Vec<u32> {
+        (0..sizes.iter().sum()).map(|i| 1 + (keyed(&[3, i]) % 60).min(keyed(&[4, i]) % 60) as u32).collect()
+    }
+
     fn plan(seed: u64, shares: &[f64], sizes: &[u64], micro_batch_size: usize, accumulation: usize) -> MixturePlan {
-        let lengths = (0..sizes.iter().sum()).map(|i| 1 + (keyed(&[i]) % 40) as u32).collect();
         let size = StepSize { micro_batch_size, gradient_accumulation: accumulation };
-        MixturePlan::new(seed, shares, sizes.to_vec(), lengths, size).unwrap()
+        MixturePlan::new(seed, shares, sizes.to_vec(), lengths(sizes), size).unwrap()
+    }
+
+    fn shuffled(seed: u64, shares: &[f64], sizes: &[u64], micro_batch_size: usize) -> MixturePlan {
+        let size = StepSize { micro_batch_size, gradient_accumulation: 1 };
+        MixturePlan::shuffled(seed, shares, sizes.to_vec(), lengths(sizes), size).unwrap()
+    }
+
+    fn examples(plan: &MixturePlan, steps: std::ops::Range<u64>) -> Vec<u64> {
+        steps.flat_map(|step| plan.step(step).micro_batches.concat()).collect()
     }
 
     fn task_of(plan: &MixturePlan, example: u64) -> usize {
@@ -158,10 +227,8 @@ mod tests {
         let shares = [0.5, 0.3, 0.17, 0.03];
         let plan = plan(3, &shares, &[10, 4_000, 77, 500], 100, 1);
         let mut drawn = [0.0; 4];
-        for step in 0..2_000 {
-            for example in plan.step(step).micro_batches.concat() {
-                drawn[task_of(&plan, example)] += 1.0;
-            }
+        for example in examples(&plan, 0..2_000) {
+            drawn[task_of(&plan, example)] += 1.0;
         }
         // 200,000 draws: a standard deviation of a share is at most 0.0011.
         for (share, drawn) in shares.iter().zip(drawn) {
@@ -175,15 +242,28 @@ mod tests {
         fn every_example_of_a_task_comes_before_any_comes_again(seed: u64, first in 1u64..60, second in 1u64..60) {
             let plan = plan(seed, &[0.25, 0.75], &[first, second], 5, 2);
             let mut counts = vec![0u32; (first + second) as usize];
-            for step in 0..100 {
-                for example in plan.step(step).micro_batches.concat() {
+            for window in 0..100 / plan.window {
+                for example in examples(&plan, window * plan.window..(window + 1) * plan.window) {
                     counts[example as usize] += 1;
                 }
                 for task in [&counts[..first as usize], &counts[first as usize..]] {
                     prop_assert!(task.iter().max().unwrap() - task.iter().min().unwrap() <= 1);
                 }
             }
-            prop_assert_eq!(counts.iter().sum::<u32>(), 1_000);
+            prop_assert_eq!(u64::from(counts.iter().sum::<u32>()), 100 / plan.window * plan.window * 10);
+        }
+
+        #[test]
+        fn a_window_has_the_examples_that_were_drawn(seed: u64, window in 0u64..9) {
+            let (shares, sizes) = ([0.7, 0.3], [4_000, 3_000]);
+            let (grouped, drawn) = (plan(seed, &shares, &sizes, 8, 1), shuffled(seed, &shares, &sizes, 8));
+            prop_assert_eq!((grouped.window, drawn.window), (64, 1));
+            let [grouped, drawn] = [grouped, drawn].map(|plan| {
+                let mut examples = examples(&plan, window * 64..(window + 1) * 64);
+                examples.sort_unstable();
+                examples
+            });
+            prop_assert_eq!(grouped, drawn);
         }
 
         #[test]
@@ -209,6 +289,57 @@ mod tests {
         assert_eq!(mixture.steps_per_epoch(), 12);
         assert_ne!(mixture.step(0), mixture.step(12));
         assert_ne!(mixture.step(0), plan(2, &[0.5, 0.5], &[40, 60], 8, 1).step(0));
+    }
+
+    #[test]
+    fn lengths_are_grouped_and_their_steps_mixed() {
+        let (shares, sizes) = ([0.7, 0.3], [4_000, 3_000]);
+        let tokens = lengths(&sizes);
+        let filled = |plan: &MixturePlan| {
+            let (mut positions, mut filled) = (0, 0);
+            for step in 0..256 {
+                let lengths: Vec<u32> = examples(plan, step..step + 1).iter().map(|&it| tokens[it as usize]).collect();
+                positions += lengths.iter().max().unwrap() * lengths.len() as u32;
+                filled += lengths.iter().sum::<u32>();
+            }
+            f64::from(positions) / f64::from(filled)
+        };
+        let grouped = plan(1, &shares, &sizes, 32, 1);
+        assert!(filled(&grouped) < 1.05, "{}", filled(&grouped));
+        let shuffled = shuffled(1, &shares, &sizes, 32);
+        assert!(filled(&shuffled) > 2.0, "{}", filled(&shuffled));
+        // Short and long steps alternate, otherwise in each window; both tasks are among the first.
+        let of_steps = |first: u64| -> Vec<u32> {
+            (first..first + 64).map(|step| tokens[examples(&grouped, step..step + 1)[0] as usize]).collect()
+        };
+        assert!(!of_steps(0)[..8].is_sorted() && !of_steps(0)[..8].iter().rev().is_sorted());
+        let ranks = |lengths: Vec<u32>| {
+            let mut steps: Vec<usize> = (0..lengths.len()).collect();
+            steps.sort_by_key(|&step| lengths[step]);
+            steps
+        };
+        assert_ne!(ranks(of_steps(0)), ranks(of_steps(64)));
+        let first: Vec<usize> = examples(&grouped, 0..8).iter().map(|&it| task_of(&grouped, it)).collect();
+        assert!(first.contains(&0) && first.contains(&1));
+    }
+
+    #[test]
+    fn a_window_is_no_longer_than_the_shortest_epoch() {
+        // All of the second task come within five steps, and again in the next five.
+        let plan = plan(4, &[0.5, 0.5], &[10_000, 80], 32, 1);
+        assert_eq!(plan.window, 5);
+        // An epoch of it may end within a window and the next begin; no example comes a third time.
+        for window in 0..40 {
+            let mut counts = [0; 80];
+            for example in examples(&plan, 5 * window..5 * (window + 1)) {
+                if let Some(second) = example.checked_sub(10_000) {
+                    counts[second as usize] += 1;
+                }
+            }
+            assert!(counts.iter().all(|&count| count <= 2), "{counts:?}");
+        }
+        // Of a task of 2,100 a window of 64 steps has a half at most.
+        assert_eq!(self::plan(4, &[0.5, 0.5], &[10_000, 2_100], 32, 1).window, 64);
     }
 
     #[test]

@@ -269,7 +269,7 @@ fn a_mixture_gives_batches_of_its_tasks_and_resumes_anywhere() {
         fill: FILL,
     };
     let size = StepSize { micro_batch_size: 3, gradient_accumulation: 2 };
-    let mixture = Arc::new(TaskMixture::training(&tasks, &encoder, &parse(&config).mixture, 5, size).unwrap());
+    let mixture = Arc::new(TaskMixture::training(&tasks, &encoder, &parse(&config).mixture, 5, size, true).unwrap());
     assert_eq!((mixture.shares(), mixture.set().len(), mixture.steps_per_epoch()), (&[0.5, 0.5][..], 5, 1));
     assert_eq!([0, 2, 3, 4].map(|example| mixture.task_of(example)), [0, 0, 1, 1]);
     let run = |steps, workers| {
@@ -329,4 +329,23 @@ fn data_sets_are_tasks_too() {
         (first.source.as_str(), first.target.as_str()),
         ("sst2 sentence: it 's a charming and often affecting journey .", "positive")
     );
+
+    let tokenizer = bytes();
+    let encoder =
+        PairEncoder { source: &tokenizer, target: &tokenizer, max_source_len: 512, max_target_len: 512, fill: FILL };
+    let size = StepSize { micro_batch_size: 32, gradient_accumulation: 1 };
+    for task in parse(config).tasks {
+        let alone = TextTasks::open(std::slice::from_ref(&task), &places).unwrap();
+        let [grouped, drawn] = [true, false].map(|group| {
+            let mixture = TaskMixture::training(&alone, &encoder, &MixtureConfig::default(), 1, size, group).unwrap();
+            let (mut positions, mut tokens) = (0, 0);
+            for batch in mixture.first(mixture.steps_per_epoch()).map(Result::unwrap) {
+                positions += batch.batch * (batch.source_len + batch.target_len);
+                tokens += batch.token_count();
+            }
+            positions as f64 / tokens as f64
+        });
+        println!("{}: {grouped:.3} positions a token, {drawn:.3} as drawn", task.name);
+        assert!(grouped < 1.2 && drawn > 1.4, "{}: {grouped}, {drawn}", task.name);
+    }
 }
