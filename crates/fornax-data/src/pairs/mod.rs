@@ -17,6 +17,7 @@ pub use text_pairs::{TextPair, TextPairs};
 pub use token_plan::TokenPlan;
 
 pub(crate) use find::{rows_of_data_set, rows_of_files};
+pub(crate) use token_plan::filling_order;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -66,11 +66,8 @@ impl TokenPlan {
 
     fn arrange(&self, epoch: u64) -> Vec<u64> {
         let mut order: Vec<u64> = Sampler::new(self.lengths.len() as u64).order(self.seed, epoch).iter().collect();
-        // By the longer side first, as the cuts want it, then so that the other side needs little filling. Stable.
-        order.sort_by_key(|&example| {
-            let pair = self.lengths[example as usize];
-            (longest(pair), pair)
-        });
+        // By the longer side first, as the cuts want it. Stable.
+        order.sort_by_key(|&example| filling_order(self.lengths[example as usize]));
         order
     }
 
@@ -83,6 +80,11 @@ impl TokenPlan {
 
 fn longest((source, target): (u32, u32)) -> u32 {
     source.max(target)
+}
+
+/// The key by which pairs of source and target are sorted so that neighbours need little filling: by the longer side, then by both.
+pub(crate) fn filling_order(pair: (u32, u32)) -> (u32, (u32, u32)) {
+    (longest(pair), pair)
 }
 
 /// Where each batch ends, of pairs sorted by their longer side.

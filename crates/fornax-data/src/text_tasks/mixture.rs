@@ -43,7 +43,7 @@ impl TaskMixture {
             let percent = 100.0 * share;
             tracing::info!("task {}: {size} examples, {percent:.2} % of what is drawn", task.name());
         }
-        let lengths = set.lengths().into_iter().map(|(source, target)| source.max(target)).collect();
+        let lengths = set.lengths();
         let plan = match group_by_length {
             true => MixturePlan::new(seed, &shares, sizes, lengths, size)?,
             false => MixturePlan::shuffled(seed, &shares, sizes, lengths, size)?,

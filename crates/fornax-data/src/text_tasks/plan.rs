@@ -2,6 +2,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::DataError;
 use crate::labelled::WINDOW;
+use crate::pairs::filling_order;
 use crate::plan::{BatchPlan, EpochOrders, StepPlan, StepSize};
 use crate::random::{keyed, unit};
 use crate::sampler::Sampler;
@@ -38,7 +39,8 @@ pub struct MixturePlan {
     sizes: Vec<u64>,
     /// The number of each task's first example.
     starts: Vec<u64>,
-    lengths: Vec<u32>,
+    /// Source and target.
+    lengths: Vec<(u32, u32)>,
     size: StepSize,
     /// Steps a window; 1: they are cut from the draws as they come.
     window: u64,
@@ -48,7 +50,8 @@ pub struct MixturePlan {
 }
 
 impl MixturePlan {
-    /// A plan over tasks with these shares, which add up to 1, and numbers of examples; `lengths` are those of all examples.
+    /// A plan over tasks with these shares, which add up to 1, and numbers of examples; `lengths` are those of source and target of each
+    /// example.
     ///
     /// # Errors
     ///
@@ -61,7 +64,7 @@ impl MixturePlan {
         seed: u64,
         shares: &[f64],
         sizes: Vec<u64>,
-        lengths: Vec<u32>,
+        lengths: Vec<(u32, u32)>,
         size: StepSize,
     ) -> Result<Self, DataError> {
         Self::with_window(seed, shares, sizes, lengths, size, WINDOW as u64)
@@ -80,7 +83,7 @@ impl MixturePlan {
         seed: u64,
         shares: &[f64],
         sizes: Vec<u64>,
-        lengths: Vec<u32>,
+        lengths: Vec<(u32, u32)>,
         size: StepSize,
     ) -> Result<Self, DataError> {
         Self::with_window(seed, shares, sizes, lengths, size, 1)
@@ -90,7 +93,7 @@ impl MixturePlan {
         seed: u64,
         shares: &[f64],
         sizes: Vec<u64>,
-        lengths: Vec<u32>,
+        lengths: Vec<(u32, u32)>,
         size: StepSize,
         window: u64,
     ) -> Result<Self, DataError> {
@@ -172,7 +175,7 @@ impl MixturePlan {
         };
         let mut drawn: Vec<u64> = (first..first + draws).map(draw).collect();
         // Stable: equally long examples stay in the order in which they were drawn.
-        drawn.sort_by_key(|&example| self.lengths[example as usize]);
+        drawn.sort_by_key(|&example| filling_order(self.lengths[example as usize]));
         let order = Sampler::new(self.window).order(keyed(&[self.seed, STEPS]), number);
         order.iter().flat_map(|step| &drawn[(step * examples) as usize..][..examples as usize]).copied().collect()
     }
@@ -199,9 +202,10 @@ mod tests {
 
     use super::*;
 
-    /// Lengths of 1 to 60, most of them short.
-    fn lengths(sizes: &[u64]) -> Vec<u32> {
-        (0..sizes.iter().sum()).map(|i| 1 + (keyed(&[3, i]) % 60).min(keyed(&[4, i]) % 60) as u32).collect()
+    /// Sources of 1 to 60 tokens, most of them short, and targets of up to 5 more.
+    fn lengths(sizes: &[u64]) -> Vec<(u32, u32)> {
+        let source = |i| 1 + (keyed(&[3, i]) % 60).min(keyed(&[4, i]) % 60) as u32;
+        (0..sizes.iter().sum()).map(|i| (source(i), source(i) + (keyed(&[5, i]) % 6) as u32)).collect()
     }
 
     fn plan(seed: u64, shares: &[f64], sizes: &[u64], micro_batch_size: usize, accumulation: usize) -> MixturePlan {
@@ -285,7 +289,7 @@ mod tests {
         });
         assert_eq!(steps[0], steps[1]);
         let mixture = plan(1, &[0.5, 0.5], &[40, 60], 8, 1);
-        assert!(steps[0].is_sorted_by_key(|&example| mixture.lengths[example as usize]));
+        assert!(steps[0].is_sorted_by_key(|&example| filling_order(mixture.lengths[example as usize])));
         assert_eq!(mixture.steps_per_epoch(), 12);
         assert_ne!(mixture.step(0), mixture.step(12));
         assert_ne!(mixture.step(0), plan(2, &[0.5, 0.5], &[40, 60], 8, 1).step(0));
@@ -298,19 +302,22 @@ mod tests {
         let filled = |plan: &MixturePlan| {
             let (mut positions, mut filled) = (0, 0);
             for step in 0..256 {
-                let lengths: Vec<u32> = examples(plan, step..step + 1).iter().map(|&it| tokens[it as usize]).collect();
-                positions += lengths.iter().max().unwrap() * lengths.len() as u32;
-                filled += lengths.iter().sum::<u32>();
+                let pairs = examples(plan, step..step + 1).into_iter().map(|it| tokens[it as usize]);
+                let (sources, targets): (Vec<u32>, Vec<u32>) = pairs.unzip();
+                for side in [sources, targets] {
+                    positions += side.iter().max().unwrap() * side.len() as u32;
+                    filled += side.iter().sum::<u32>();
+                }
             }
             f64::from(positions) / f64::from(filled)
         };
         let grouped = plan(1, &shares, &sizes, 32, 1);
-        assert!(filled(&grouped) < 1.05, "{}", filled(&grouped));
+        assert!(filled(&grouped) < 1.1, "{}", filled(&grouped));
         let shuffled = shuffled(1, &shares, &sizes, 32);
         assert!(filled(&shuffled) > 2.0, "{}", filled(&shuffled));
         // Short and long steps alternate, otherwise in each window; both tasks are among the first.
         let of_steps = |first: u64| -> Vec<u32> {
-            (first..first + 64).map(|step| tokens[examples(&grouped, step..step + 1)[0] as usize]).collect()
+            (first..first + 64).map(|step| tokens[examples(&grouped, step..step + 1)[0] as usize].1).collect()
         };
         assert!(!of_steps(0)[..8].is_sorted() && !of_steps(0)[..8].iter().rev().is_sorted());
         let ranks = |lengths: Vec<u32>| {
@@ -345,7 +352,7 @@ mod tests {
     #[test]
     fn a_task_without_examples_is_refused() {
         let size = StepSize { micro_batch_size: 1, gradient_accumulation: 1 };
-        let error = MixturePlan::new(1, &[0.5, 0.5], vec![1, 0], vec![1], size).unwrap_err();
+        let error = MixturePlan::new(1, &[0.5, 0.5], vec![1, 0], vec![(1, 1)], size).unwrap_err();
         assert!(error.to_string().ends_with("but the data set has 0"), "{error}");
     }
 }
