@@ -5,7 +5,7 @@ use crate::denoising_config::{Denoiser, DenoiserConfig};
 use crate::prefix_lm::prefix_len;
 use crate::random::{keyed, unit};
 use crate::span_corruption::{check_sentinels, corrupt, restore};
-use crate::{DataError, DenoisingConfig, Tokenizer};
+use crate::{DataError, DenoisingConfig, DenoisingKind, Tokenizer};
 
 /// Keeps the hashes of denoising apart from those of sampling and of masking.
 const DENOISING: u64 = 0x6465_6e6f;
@@ -24,13 +24,16 @@ pub struct Denoising {
     eos: i32,
     seed: u64,
     seq_len: usize,
-    block_len: usize,
+    /// Whether spans are moved around their block, as UL2 does and T5 does not.
+    rolled: bool,
 }
 
 /// One denoiser of a mixture.
 #[derive(Clone, Debug)]
 struct Mixed {
     denoiser: Denoiser,
+    /// The tokens of text in a block of it.
+    block_len: usize,
     /// The tokens before the source that say which one it is.
     mode: Vec<i32>,
     /// The sum of the weights up to this one, as a share of all.
@@ -57,16 +60,12 @@ impl Denoising {
         let (mut denoisers, mut until) = (Vec::<Mixed>::with_capacity(configured.len()), 0.0);
         for (config, denoiser) in &configured {
             until += config.weight / total;
-            denoisers.push(Mixed { denoiser: *denoiser, mode: mode_ids(config, tokenizer)?, until });
+            denoisers.push(Mixed { denoiser: *denoiser, block_len: 0, mode: mode_ids(config, tokenizer)?, until });
         }
         check_modes(&configured, &denoisers)?;
-        let block_len = block_len(&denoisers, config.seq_len)?;
-        for it in &denoisers {
-            if let Denoiser::Spans(spans) = it.denoiser {
-                check_sentinels(block_len, spans.counts(block_len).1, sentinels.len())?;
-            }
-        }
-        Ok(Self { denoisers, sentinels, eos, seed, seq_len: config.seq_len, block_len })
+        set_block_lens(&mut denoisers, config.seq_len, sentinels.len())?;
+        let rolled = config.kind == DenoisingKind::Ul2;
+        Ok(Self { denoisers, sentinels, eos, seed, seq_len: config.seq_len, rolled })
     }
 
     /// The longest source, in tokens.
@@ -74,19 +73,25 @@ impl Denoising {
         self.seq_len
     }
 
-    /// The tokens of text in a block: as many as fit, however they are hidden. Span corruption alone then gives sources of
-    /// [`seq_len`](Self::seq_len) tokens exactly (see [`NoiseSpans::longest_block`](crate::NoiseSpans::longest_block)). In a mixture,
-    /// what fits for the mildest denoiser leaves room with the others: UL2's at 512 tokens fill 73 % of the encoder on average.
+    /// The tokens of text in the shortest block; those of span corruption alone are all as long. As many as fit: the sources then have
+    /// [`seq_len`](Self::seq_len) tokens exactly (see [`NoiseSpans::longest_block`](crate::NoiseSpans::longest_block)).
     pub fn block_len(&self) -> usize {
-        self.block_len
+        self.denoisers.iter().map(|it| it.block_len).min().unwrap_or(0)
+    }
+
+    /// The tokens of text in the block of an example. Each denoiser of a mixture has its own: as many as fill a source of
+    /// [`seq_len`](Self::seq_len) tokens, but no more than there are sentinels for. Of UL2's at 512 tokens the encoder is 93 % full on
+    /// average with T5's 100 sentinels: a prefix leaves room for what follows it, and spans of 3 tokens at one half are 100 at most.
+    pub fn block_len_of(&self, epoch: Option<u64>, example: u64) -> usize {
+        self.denoisers[self.denoiser(epoch, example)].block_len
     }
 
     /// The longest target of a block, in tokens: the positions that a decoder needs.
     pub fn target_len(&self) -> usize {
         let longest = |it: &Mixed| match it.denoiser {
-            Denoiser::Spans(spans) => spans.lengths(self.block_len).target,
+            Denoiser::Spans(spans) => spans.lengths(it.block_len).target,
             // All but one token, and the one that ends the text.
-            Denoiser::Prefix { .. } => self.block_len,
+            Denoiser::Prefix { .. } => it.block_len,
         };
         self.denoisers.iter().map(longest).max().unwrap_or(0)
     }
@@ -96,12 +101,16 @@ impl Denoising {
     ///
     /// # Errors
     ///
-    /// [`DataError::TooFewSentinels`] if there are more than [`block_len`](Self::block_len) tokens and that makes too many spans.
+    /// [`DataError::TooFewSentinels`] if there are more tokens than [`block_len_of`](Self::block_len_of) the example and that makes too
+    /// many spans.
     pub fn apply(&self, tokens: &[i32], epoch: Option<u64>, example: u64) -> Result<(Vec<i32>, Vec<i32>), DataError> {
         let key = self.key(epoch, example);
         let Mixed { denoiser, mode, .. } = &self.denoisers[self.denoiser(epoch, example)];
         let noise = keyed(&[key, NOISE]);
         let (shown, mut target) = match *denoiser {
+            Denoiser::Spans(spans) if self.rolled => {
+                corrupt(tokens, &spans.draw_rolled(tokens.len(), noise), &self.sentinels)?
+            }
             Denoiser::Spans(spans) => corrupt(tokens, &spans.draw(tokens.len(), noise), &self.sentinels)?,
             Denoiser::Prefix { noise_density } => {
                 let (prefix, rest) = tokens.split_at(prefix_len(tokens.len(), noise_density, noise));
@@ -164,8 +173,11 @@ fn check_modes(configured: &[(DenoiserConfig, Denoiser)], denoisers: &[Mixed]) -
     Ok(())
 }
 
-/// The longest block of which every denoiser makes a source of at most `seq_len` tokens.
-fn block_len(denoisers: &[Mixed], seq_len: usize) -> Result<usize, DataError> {
+/// Gives each denoiser the longest block of which it makes a source of at most `seq_len` tokens.
+///
+/// Every denoiser must have room and sentinels for the shortest of these blocks, for blocks begin as far apart; a longer one is cut
+/// to the spans that there are sentinels for.
+fn set_block_lens(denoisers: &mut [Mixed], seq_len: usize, sentinels: usize) -> Result<(), DataError> {
     let fitting = |it: &Mixed| {
         let room = seq_len.checked_sub(it.mode.len())?;
         match it.denoiser {
@@ -176,15 +188,26 @@ fn block_len(denoisers: &[Mixed], seq_len: usize) -> Result<usize, DataError> {
     };
     // A token and the end, and a sentinel between them.
     let least = |it: &Mixed| it.mode.len() + if matches!(it.denoiser, Denoiser::Spans(_)) { 3 } else { 2 };
-    let longest = denoisers.iter().map(fitting).min().flatten();
-    longest.ok_or_else(|| DataError::ConfigValue {
+    let longest: Option<Vec<usize>> = denoisers.iter().map(fitting).collect();
+    let longest = longest.ok_or_else(|| DataError::ConfigValue {
         key: "objective.seq_len",
         value: seq_len.to_string(),
         expected: format!(
             "at least {}, for a token of text and the special tokens",
             denoisers.iter().map(least).max().unwrap_or(0)
         ),
-    })
+    })?;
+    let shortest = longest.iter().copied().min().unwrap_or(0);
+    for (it, longest) in denoisers.iter_mut().zip(longest) {
+        it.block_len = longest;
+        if let Denoiser::Spans(spans) = it.denoiser {
+            check_sentinels(shortest, spans.counts(shortest).1, sentinels)?;
+            // The number of spans never falls as blocks grow.
+            let named = (shortest..=longest).take_while(|&block| spans.counts(block).1 <= sentinels);
+            it.block_len = named.last().unwrap_or(shortest);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ const SHORTEST: u64 = 2;
 
 /// Blocks of a token store, each made a source and a target.
 ///
-/// Blocks lie side by side, so that every token is in one block exactly (with [`Tail::Drop`]: but those of an unfinished last block).
-/// Documents follow one another without regard to block borders, separated as the store was built.
+/// Blocks begin [`Denoising::block_len`] tokens apart, so that every token is in a block (with [`Tail::Drop`]: but those of an unfinished
+/// last one), and in one exactly unless denoisers are mixed: of those, the ones that need more text to fill the encoder read on into
+/// the blocks that follow. Documents follow one another without regard to block borders, separated as the store was built.
 #[derive(Clone, Debug)]
 pub struct DenoisingBlocks {
     store: Arc<TokenStore>,
@@ -23,7 +24,7 @@ pub struct DenoisingBlocks {
 }
 
 impl DenoisingBlocks {
-    /// Blocks of [`Denoising::block_len`] tokens. With [`Tail::Pad`] what fills no whole block becomes a last, shorter one, unless it
+    /// Blocks of at least [`Denoising::block_len`] tokens. With [`Tail::Pad`] what fills no whole block becomes a last, shorter one, unless it
     /// is a single token.
     ///
     /// # Errors
@@ -62,15 +63,15 @@ impl DenoisingBlocks {
         &self.denoising
     }
 
-    /// The text of block `example`.
+    /// The text of block `example`, as long as its denoiser in `epoch` takes and the store reaches.
     ///
     /// # Panics
     ///
     /// If the number is not below [`len`](Self::len).
-    pub fn text(&self, example: u64) -> Vec<i32> {
+    pub fn text(&self, example: u64, epoch: Option<u64>) -> Vec<i32> {
         assert!(example < self.len, "block {example} of {}", self.len);
-        let block = self.denoising.block_len() as u64;
-        let start = example * block;
+        let start = example * self.denoising.block_len() as u64;
+        let block = self.denoising.block_len_of(epoch, example) as u64;
         let mut tokens = vec![0; (self.store.len() - start).min(block) as usize];
         self.store.read(start, &mut tokens);
         tokens
@@ -86,7 +87,7 @@ impl DenoisingBlocks {
     ///
     /// If a number is not below [`len`](Self::len).
     pub fn batch(&self, examples: &[u64], epoch: Option<u64>) -> Result<Seq2SeqBatch, DataError> {
-        let pair = |&example: &u64| self.denoising.apply(&self.text(example), epoch, example);
+        let pair = |&example: &u64| self.denoising.apply(&self.text(example, epoch), epoch, example);
         let pairs = examples.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
         Ok(Seq2SeqBatch::collate(&pairs, examples.to_vec(), self.fill))
     }

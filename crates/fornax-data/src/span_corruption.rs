@@ -8,6 +8,7 @@ use crate::random::{below, keyed};
 /// What a key decides.
 const HIDDEN: u64 = 0;
 const SHOWN: u64 = 1;
+const ROLL: u64 = 2;
 
 pub(crate) const NOISE_DENSITY: &str = "objective.noise_density";
 pub(crate) const MEAN_SPAN_LENGTH: &str = "objective.mean_span_length";
@@ -92,7 +93,7 @@ impl NoiseSpans {
 
     /// Hides tokens: the spans, in order. Hidden and shown tokens are each cut into as many pieces as there are spans, every way of
     /// cutting being as likely, and alternate, beginning with shown ones. So a block ends with a hidden span, and a single span is its
-    /// end, as in the reference (without its `random_roll`).
+    /// end, as in T5's reference (without `random_roll`).
     pub(crate) fn draw(self, block: usize, key: u64) -> Vec<Range<usize>> {
         let (hidden, spans) = self.counts(block);
         let shown = segments(block - hidden, spans, keyed(&[key, SHOWN]));
@@ -104,6 +105,32 @@ impl NoiseSpans {
             start..end
         };
         shown.into_iter().zip(hidden).map(place).collect()
+    }
+
+    /// As [`draw`](Self::draw), then moved on around the block, as with the reference's `random_roll`: by any number of tokens that
+    /// leaves each span in one piece, all as likely. So a single span is anywhere, and spans are as many and as long as without.
+    pub(crate) fn draw_rolled(self, block: usize, key: u64) -> Vec<Range<usize>> {
+        let mut spans = self.draw(block, key);
+        let hidden: usize = spans.iter().map(Range::len).sum();
+        // The new beginning: in front of a shown token or of a whole span.
+        let mut begin = below(keyed(&[key, ROLL]), (block - hidden + spans.len()) as u64) as usize;
+        let (mut first, mut shown_from) = (0, 0);
+        for span in &spans {
+            let shown = span.start - shown_from;
+            if begin <= shown {
+                break;
+            }
+            begin -= shown + 1;
+            first += 1;
+            shown_from = span.end;
+        }
+        let moved = block - (shown_from + begin);
+        for span in &mut spans {
+            let start = (span.start + moved) % block;
+            *span = start..start + span.len();
+        }
+        spans.rotate_left(first);
+        spans
     }
 }
 

@@ -40,24 +40,43 @@ fn epoch(source: &DenoisingBatches, epoch: u64) -> Vec<(u64, Vec<i32>, Vec<i32>)
 }
 
 #[test]
-fn blocks_hold_every_token_once() {
+fn blocks_begin_side_by_side_and_hold_every_token() {
     let (_dir, store) = store(20);
     let mut all = vec![0; store.len() as usize];
     store.read(0, &mut all);
     for config in [SPANS, UL2, "kind = \"prefix_lm\"\nseq_len = 64"] {
-        let text = |tail| {
-            let batches = DenoisingBatches::sequential(blocks(&store, config, tail), 4).unwrap();
-            let examples = epoch(&batches, 0);
-            assert!(examples.iter().map(|it| it.0).eq(0..batches.blocks().len()));
-            let restored =
-                examples.iter().flat_map(|(_, source, target)| batches.blocks().denoising().restore(source, target));
-            restored.collect::<Vec<_>>()
-        };
         let block = denoising(config, 8).block_len();
         assert!(all.len() % block > 1, "the last block is full: choose another number of documents");
-        assert_eq!(text(Tail::Pad), all, "{config}");
-        assert_eq!(text(Tail::Drop), all[..all.len() / block * block], "{config}");
+        for (tail, held) in [(Tail::Pad, all.len()), (Tail::Drop, all.len() / block * block)] {
+            let batches = DenoisingBatches::sequential(blocks(&store, config, tail), 4).unwrap();
+            let (blocks, examples) = (batches.blocks(), epoch(&batches, 0));
+            assert!(examples.iter().map(|it| it.0).eq(0..blocks.len()));
+            let mut text: Vec<i32> = Vec::new();
+            for (example, source, target) in &examples {
+                let restored = blocks.denoising().restore(source, target);
+                let len = blocks.denoising().block_len_of(None, *example);
+                assert_eq!(restored, all[text.len()..all.len().min(text.len() + len)], "{config}, block {example}");
+                assert!(config == UL2 || restored.len() <= block);
+                text.extend(&restored[..restored.len().min(block)]);
+            }
+            assert_eq!(text, all[..held], "{config}");
+        }
     }
+}
+
+#[test]
+fn an_epoch_s_denoiser_says_how_long_a_block_is() {
+    let (_dir, store) = store(20);
+    let blocks = blocks(&store, UL2, Tail::Drop);
+    let lens = |epoch| (0..blocks.len() - 2).map(|it| blocks.text(it, epoch).len()).collect::<Vec<_>>();
+    let expected =
+        |epoch| (0..blocks.len() - 2).map(|it| blocks.denoising().block_len_of(epoch, it)).collect::<Vec<_>>();
+    for epoch in [None, Some(0), Some(1)] {
+        assert_eq!(lens(epoch), expected(epoch));
+    }
+    assert_ne!(lens(Some(0)), lens(Some(1)));
+    let (source, target, _) = blocks.batch(&[3], Some(1)).map(|it| (it.source_len, it.target_len, it.batch)).unwrap();
+    assert!(source <= 64 && target <= blocks.denoising().target_len());
 }
 
 #[test]
@@ -101,7 +120,7 @@ fn training_hides_anew_each_epoch_and_evaluation_never() {
         };
         let equal = both(&training());
         let count = equal.iter().filter(|equal| **equal).count();
-        // Some of a mixture's denoisers hide one span of such a short block, its end; few blocks get one of them twice.
+        // Some of a mixture's denoisers hide one span of such a short block; few blocks get it twice at the same place.
         assert!(equal.len() > 20 && count * 5 < equal.len(), "{config}: {count} of {} are the same", equal.len());
         assert!(both(&training().with_fixed_noise()).into_iter().all(|equal| equal));
         assert!(
@@ -120,8 +139,8 @@ fn a_single_token_behind_the_last_block_is_left_out() {
     let of = |seq_len| blocks(&store, &format!("kind = \"prefix_lm\"\nseq_len = {seq_len}"), Tail::Pad);
     assert_eq!(of(tokens - 1).len(), 1);
     assert_eq!(of(tokens - 2).len(), 2);
-    assert_eq!(of(tokens - 2).text(1).len(), 2);
-    assert_eq!(of(tokens + 9).text(0).len(), tokens);
+    assert_eq!(of(tokens - 2).text(1, None).len(), 2);
+    assert_eq!(of(tokens + 9).text(0, None).len(), tokens);
 }
 
 #[test]

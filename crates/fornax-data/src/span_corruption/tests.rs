@@ -65,14 +65,17 @@ fn counts_are_rounded_as_in_the_reference() {
     assert_eq!(noise(0.5, 1.0).counts(3), (2, 1));
 }
 
+/// The two ways of hiding.
+const DRAWS: [fn(NoiseSpans, usize, u64) -> Vec<Range<usize>>; 2] = [NoiseSpans::draw, NoiseSpans::draw_rolled];
+
 #[test]
 fn a_million_tokens_are_hidden_at_the_density_and_in_spans_of_the_length() {
-    for (density, mean) in PUBLISHED {
+    for ((density, mean), draw) in PUBLISHED.into_iter().flat_map(|it| DRAWS.map(|draw| (it, draw))) {
         let (mut tokens, mut hidden, mut spans) = (0.0, 0.0, 0.0);
         for example in 0..1280 {
             // Of as many lengths as lie between even spans of 64 tokens: what one length rounds, another rounds the other way.
             let block: Vec<i32> = (0..200 + example).collect();
-            let ranges = noise(density, mean).draw(block.len(), keyed(&[3, example as u64]));
+            let ranges = draw(noise(density, mean), block.len(), keyed(&[3, example as u64]));
             let (source, target) = corrupt(&block, &ranges, &sentinels(400)).unwrap();
             let written = target.iter().filter(|&&id| id < 9_000).count();
             assert_eq!(source.iter().filter(|&&id| id < 9_000).count() + written, block.len());
@@ -96,12 +99,49 @@ fn every_way_of_cutting_is_as_likely() {
             *counts.entry(lengths).or_insert(0.0) += 1.0;
         }
         assert_eq!(counts.len() as u64, ways, "{items} in {parts}");
-        let chi_square: f64 = counts.values().map(|count: &f64| (count - 1000.0).powi(2) / 1000.0).sum();
-        // Five standard deviations around the mean of a chi-square with `ways - 1` degrees of freedom.
-        let freedom = ways as f64 - 1.0;
-        assert!((chi_square - freedom).abs() <= 5.0 * (2.0 * freedom).sqrt(), "{chi_square}, {items} in {parts}");
+        assert_as_likely(&counts.into_values().collect::<Vec<_>>());
     }
     assert!(segments(0, 0, 1).is_empty());
+}
+
+/// Asserts that all counts are of as likely cases.
+fn assert_as_likely(counts: &[f64]) {
+    let expected = counts.iter().sum::<f64>() / counts.len() as f64;
+    let chi_square: f64 = counts.iter().map(|count| (count - expected).powi(2) / expected).sum();
+    // Five standard deviations around the mean of a chi-square with `freedom` degrees of freedom.
+    let freedom = counts.len() as f64 - 1.0;
+    assert!((chi_square - freedom).abs() <= 5.0 * (2.0 * freedom).sqrt(), "{chi_square}: {counts:?}");
+}
+
+#[test]
+fn a_single_span_is_anywhere_when_rolled_and_the_end_else() {
+    // 15 of 100 tokens are one span, which has 86 places.
+    let noise = noise(0.15, 64.0);
+    let mut places = vec![0.0; 86];
+    for i in 0..86_000 {
+        let ranges = noise.draw_rolled(100, keyed(&[8, i]));
+        assert!(ranges.len() == 1 && ranges[0].len() == 15);
+        places[ranges[0].start] += 1.0;
+        assert_eq!(noise.draw(100, keyed(&[8, i])), [85..100]);
+    }
+    assert_as_likely(&places);
+}
+
+#[test]
+fn rolled_spans_are_all_ways_in_turn() {
+    // Of 7 tokens 4 are hidden in 2 spans: 3 ways of cutting them, and 5 ways of putting two spans between and around 3 shown tokens
+    // so that they touch neither in the block nor around its ends.
+    let noise = noise(4.0 / 7.0, 2.0);
+    assert_eq!(noise.counts(7), (4, 2));
+    let mut counts = BTreeMap::new();
+    for i in 0..30_000 {
+        let ranges = noise.draw_rolled(7, keyed(&[9, i]));
+        assert!(ranges[0].end < ranges[1].start, "{ranges:?}");
+        let borders: Vec<usize> = ranges.iter().flat_map(|range| [range.start, range.end]).collect();
+        *counts.entry(borders).or_insert(0.0) += 1.0;
+    }
+    assert_eq!(counts.len(), 15);
+    assert_as_likely(&counts.into_values().collect::<Vec<_>>());
 }
 
 #[test]
@@ -126,14 +166,20 @@ proptest! {
         block in prop::collection::vec(0..9_000, 0..400), noise_density in 0.01f64..0.5, mean in 1.0f64..20.0, key: u64,
     ) {
         let noise = noise(noise_density, mean);
-        let ranges = noise.draw(block.len(), key);
         let sentinels = sentinels(200);
-        let (source, target) = corrupt(&block, &ranges, &sentinels).unwrap();
         let lengths = noise.lengths(block.len());
-        // Both without the token that ends them.
-        prop_assert_eq!((source.len() + 1, target.len() + 1), (lengths.source, lengths.target));
-        prop_assert_eq!(restore(&source, &target, &sentinels), block.clone());
+        for draw in DRAWS {
+            let ranges = draw(noise, block.len(), key);
+            let (source, target) = corrupt(&block, &ranges, &sentinels).unwrap();
+            // Both without the token that ends them.
+            prop_assert_eq!((source.len() + 1, target.len() + 1), (lengths.source, lengths.target));
+            prop_assert_eq!(restore(&source, &target, &sentinels), block.clone());
+            // None touches another.
+            prop_assert!(ranges.windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", ranges);
+        }
 
+        let ranges = noise.draw(block.len(), key);
+        let (source, target) = corrupt(&block, &ranges, &sentinels).unwrap();
         let borders: Vec<usize> = ranges.iter().flat_map(|range| [range.start, range.end]).collect();
         prop_assert!(borders.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", ranges);
         prop_assert!(borders.first() != Some(&0), "begins with a hidden token");
