@@ -61,6 +61,14 @@ pub enum DataError {
         /// Its lines.
         second_lines: u64,
     },
+    /// Files that should be parallel have names that say otherwise.
+    #[error("{first} and {second} would be read side by side, but their names differ in more than the extension", first = first.display(), second = second.display())]
+    UnpairedFiles {
+        /// A file.
+        first: PathBuf,
+        /// The file at its place on the other side.
+        second: PathBuf,
+    },
     /// A key of one of `[[tasks]]` with a value that makes no sense.
     #[error("task `{task}`: `tasks.{key}` is {value}; expected {expected}")]
     TaskValue {
@@ -422,6 +430,9 @@ impl DataError {
             Self::UnequalLines { .. } => Some(
                 "line i of one file belongs to line i of the other; a line end inside a sentence moves all that follow".into(),
             ),
+            Self::UnpairedFiles { .. } => {
+                Some("name files that belong together alike, as train.1.de and train.1.en".into())
+            }
             Self::MissingWord { label, .. } => {
                 Some(format!("give it one: in tasks.words, as `\"{label}\" = \"WORD\"`; or correct the file"))
             }

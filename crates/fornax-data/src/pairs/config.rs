@@ -8,7 +8,7 @@ use super::encode::{PairEncoder, PairSet};
 use super::find::{rows_of_data_set, rows_of_files};
 use super::text_pairs::{TextPair, TextPairs};
 use crate::dataset::Places;
-use crate::source::{TableFormat, TextRows, WantedColumns, no_valid_files, refuse_shared_paths};
+use crate::source::{TableFormat, TextRows, WantedColumns, hash_parts, no_valid_files, refuse_shared_paths};
 use crate::{DataError, Fill, Split, StepSize, Tokenizer};
 
 /// The table `[data]` of a recipe that learns pairs of texts, as translation does: a data set, parallel files, or tables.
@@ -26,8 +26,8 @@ pub struct PairConfig {
     pub source: String,
     /// The column or language that is to be written.
     pub target: String,
-    /// Files to learn from, instead of `name`: tables with the columns `source` and `target`, or parallel files with these
-    /// extensions. Relative to the working folder.
+    /// Files or folders to learn from, instead of `name`: tables with the columns `source` and `target`, or parallel files with these
+    /// extensions, which belong together by their names. Relative to the working folder.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<PathBuf>,
     /// Files to evaluate on.
@@ -66,10 +66,10 @@ pub struct PairConfig {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParallelFiles {
-    /// Files of sources, in order.
+    /// Files of sources.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub source: Vec<PathBuf>,
-    /// Files of targets, in the same order.
+    /// Files of targets: each belongs to the source of its name but for the extension, or if the names say nothing, of its place.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub target: Vec<PathBuf>,
 }
@@ -116,6 +116,14 @@ pub struct PairSplits {
     pub test: Option<TextPairs>,
 }
 
+impl PairSplits {
+    /// A hash of all sets, in hexadecimal; equal fingerprints mean equal pairs in each.
+    pub fn fingerprint(&self) -> String {
+        let test = self.test.as_ref().map_or("none", TextPairs::fingerprint);
+        hash_parts([self.train.fingerprint(), self.valid.fingerprint(), test])
+    }
+}
+
 impl PairConfig {
     /// Opens all sets, with the places that the environment names. Downloads what is not here.
     ///
@@ -137,11 +145,15 @@ impl PairConfig {
             if self.train.is_empty() { ["data.files", "data.valid_files"] } else { ["data.train", "data.valid"] };
         refuse_shared_paths(train.paths(), valid.paths(), keys)?;
         let test = self.rows(Split::Test, &places)?;
-        Ok(PairSplits {
+        let splits = PairSplits {
             train: self.read(Split::Train, &train)?,
             valid: self.read(Split::Valid, &valid)?,
             test: test.map(|rows| self.read(Split::Test, &rows)).transpose()?,
-        })
+        };
+        for scored in [Some(&splits.valid), splits.test.as_ref()].into_iter().flatten() {
+            scored.warn_of_shared(&splits.train);
+        }
+        Ok(splits)
     }
 
     /// Opens only what a model is scored on, with the places that the environment names: valid, and test where there is one; what is
@@ -263,13 +275,14 @@ impl PairConfig {
         let wrong =
             |key| move |value: String, expected: &str| DataError::ConfigValue { key, value, expected: expected.into() };
         if !files.is_empty() {
-            return rows_of_files(files, self.format, wrong(keys[0])).map(Some);
+            let columns = [self.source.clone(), self.target.clone()];
+            return rows_of_files(files, self.format, &columns, wrong(keys[0])).map(Some);
         }
         if parallel.is_empty() {
             return Ok(None);
         }
         let columns = [(self.source.clone(), parallel.source.clone()), (self.target.clone(), parallel.target.clone())];
-        TextRows::parallel(&columns).map(Some).ok_or_else(|| {
+        TextRows::parallel(columns.into())?.map(Some).ok_or_else(|| {
             let value = format!("{} source and {} target files", parallel.source.len(), parallel.target.len());
             wrong(keys[1])(value, "one target file for each source file")
         })

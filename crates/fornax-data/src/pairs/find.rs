@@ -1,26 +1,27 @@
 //! Where pairs of texts come from: files of the user's own, or a data set.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::dataset::{self, Places};
-use crate::source::{Format, TableFormat, TextRows, agreed, extension, find_files};
+use crate::source::{Format, FoundFile, TableFormat, TextRows, agreed, extension, find_files, list_paths};
 use crate::{DataError, Split};
 
-/// The user's own files: tables if `format` or all names say so, else parallel files whose extensions name their columns. `wrong` makes
-/// an error out of a value and what is expected of it.
+/// The user's own files: tables if `format` or all names say so, else parallel files whose extensions name their columns. Of a folder
+/// those with one of `columns` as their extension are taken, else its tables; the log names the others. `wrong` makes an error out of
+/// a value and what is expected of it.
 pub(crate) fn rows_of_files(
     paths: &[PathBuf],
     format: Option<TableFormat>,
+    columns: &[String],
     wrong: impl Fn(String, &str) -> DataError,
 ) -> Result<TextRows, DataError> {
-    let found = find_files(paths, Format::Text, &[])?;
-    let paths: Vec<PathBuf> = found.into_iter().map(|file| file.path).collect();
+    let paths = found_files(paths, format, columns)?;
     if let Some(format) = format {
         return Ok(TextRows::tables(paths, format));
     }
     match agreed(paths.iter().map(|path| TableFormat::of(path))) {
         Some(Some(format)) => Ok(TextRows::tables(paths, format)),
-        Some(None) => TextRows::by_extension(&paths).ok_or_else(|| {
+        Some(None) => TextRows::by_extension(&paths)?.ok_or_else(|| {
             let names: Vec<String> = paths.iter().map(|path| extension(path)).collect();
             let expected = "as many files of one extension as of the other, as [\"train.de\", \"train.en\"]";
             wrong(format!("files with the extensions {}", names.join(", ")), expected)
@@ -30,6 +31,29 @@ pub(crate) fn rows_of_files(
             "tsv, csv, jsonl or parquet files, all of one format, or parallel files such as train.de and train.en",
         )),
     }
+}
+
+/// Files that are named themselves, and those of folders that can be meant.
+fn found_files(paths: &[PathBuf], format: Option<TableFormat>, columns: &[String]) -> Result<Vec<PathBuf>, DataError> {
+    let found = find_files(paths, Format::Text, &[])?;
+    let is_column = |path: &Path| columns.contains(&extension(path));
+    let is_table = |path: &Path| TableFormat::of(path).is_some_and(|found| format.is_none_or(|wanted| found == wanted));
+    let parallel = format.is_none() && found.iter().any(|file| file.in_folder && is_column(&file.path));
+    let meant =
+        |file: &FoundFile| !file.in_folder || if parallel { is_column(&file.path) } else { is_table(&file.path) };
+    let (taken, left): (Vec<_>, Vec<_>) = found.into_iter().partition(meant);
+    let [taken, left] = [taken, left].map(|files| files.into_iter().map(|file| file.path).collect::<Vec<_>>());
+    if taken.is_empty() {
+        let reason = match format {
+            Some(format) => format!("there is no file with extension {}", format.extensions().join(", ")),
+            None => format!("there is no table and no file with extension {}", columns.join(" or ")),
+        };
+        return Err(DataError::EmptyCorpus { paths: list_paths(paths), reason });
+    }
+    if !left.is_empty() {
+        tracing::info!("left out of {}: {}", list_paths(paths), list_paths(&left));
+    }
+    Ok(taken)
 }
 
 /// One split of a data set: a table, or parallel files whose extensions name the languages, of which only those in `columns` are
@@ -73,7 +97,7 @@ pub(crate) fn rows_of_data_set(
         Ok((column.clone(), files.collect::<Result<Vec<_>, DataError>>()?))
     };
     let found = columns.iter().map(of_column).collect::<Result<Vec<_>, DataError>>()?;
-    TextRows::parallel(&found)
+    TextRows::parallel(found)?
         .map(Some)
         .ok_or_else(|| unusable("a split has more files of one language than of another"))
 }

@@ -94,6 +94,99 @@ fn tables_and_files_of_languages_are_pairs_too() {
 }
 
 #[test]
+fn an_empty_row_of_a_table_is_a_pair_with_blank_sides() {
+    let config = |name| format!("files = ['DIR/{name}']\nvalid_files = ['DIR/b.tsv']\nsource = 'de'\ntarget = 'en'");
+    let valid = ("b.tsv", "de\ten\nzwei\ttwo\n");
+    let objects = r#"{"de": "eins", "en": "one"}
+{"de": null, "en": "nothing"}
+{"de": "", "en": "nothing"}
+{"de": "nichts", "en": null}
+"#;
+    for (name, content, dropped) in [("a.tsv", "de\ten\n\t\neins\tone\n\t\n", 2), ("a.jsonl", objects, 3)] {
+        let train = open(&[(name, content), valid], &config(name)).unwrap().train;
+        assert_eq!((texts(&train), train.dropped()), (vec![("eins", "one")], dropped), "{name}");
+    }
+    for (content, message) in [
+        ("de\ten\neins\tone\n\t\n", "b.tsv:3: the target is blank; valid needs both sides of each pair"),
+        ("de\ten\n\tone\n", "b.tsv:2: the source is blank; valid needs both sides of each pair"),
+    ] {
+        assert_eq!(open(&[("a.jsonl", objects), ("b.tsv", content)], &config("a.jsonl")).unwrap_err(), message);
+    }
+}
+
+#[test]
+fn of_a_folder_the_files_of_both_languages_are_taken_and_paired_by_name() {
+    let folder = folder_with(&[
+        ("b.de", "zwei\n"),
+        ("a.de", "eins\n"),
+        ("a.en", "one\n"),
+        ("b.en.gz.part", "no end"),
+        ("b.en", "two\n"),
+        ("a.fr", "un\nde trop\n"),
+        ("README.md", "# Sentences\n"),
+        ("sizes.tsv", "file\tlines\n"),
+    ]);
+    let valid = folder_with(&[("rows.tsv", "de\ten\ndrei\tthree\n"), ("README.md", "# Rows\n")]);
+    let config = |train: &std::path::Path, valid: &std::path::Path, more: &str| {
+        let (train, valid) = (train.display(), valid.display());
+        format!("files = ['{train}']\nvalid_files = ['{valid}']\nsource = 'de'\ntarget = 'en'\n{more}")
+    };
+    let splits = open(&[], &config(folder.path(), valid.path(), "")).unwrap();
+    assert_eq!(texts(&splits.train), [("eins", "one"), ("zwei", "two")]);
+    assert_eq!(texts(&splits.valid), [("drei", "three")]);
+    let empty = folder_with(&[("README.md", "# Nothing\n")]);
+    let error = open(&[], &config(empty.path(), valid.path(), "")).unwrap_err();
+    assert!(error.ends_with("there is no table and no file with extension de or en"), "{error}");
+    let error = open(&[], &config(valid.path(), valid.path(), "format = 'jsonl'")).unwrap_err();
+    assert!(error.ends_with("there is no file with extension jsonl, ndjson"), "{error}");
+    std::fs::rename(folder.path().join("b.en"), folder.path().join("c.en")).unwrap();
+    let error = open(&[], &config(folder.path(), valid.path(), "")).unwrap_err();
+    assert!(error.contains("b.de and ") && error.contains("c.en would be read side by side"), "{error}");
+}
+
+#[test]
+fn pairs_that_are_learned_and_measured_on_are_counted() {
+    let files = [
+        ("a", "eins\nzwei\nzwei\n"),
+        ("b", "drei\n"),
+        ("c", "one\ntwo\ntwo\n"),
+        ("d", "three\n"),
+        ("e", "zwei \neins\nDREI\nzwei\n"),
+        ("f", "two\nuno\nthree\n two\n"),
+    ];
+    let splits = open(&files, PARALLEL).unwrap();
+    // A source alone may have another target.
+    assert_eq!((splits.valid.shared_with(&splits.train), splits.train.shared_with(&splits.valid)), (2, 2));
+    let lower = open(&files, &format!("{PARALLEL}lowercase = true")).unwrap();
+    assert_eq!(lower.valid.shared_with(&lower.train), 3);
+    assert_eq!(splits.train.shared_with(&splits.train), 4);
+}
+
+#[test]
+fn the_fingerprint_of_all_sets_follows_each() {
+    let with = |train: &str, valid: &str, test: Option<&str>| {
+        let table = |text: &str| format!("de\ten\n{text}\tone\n");
+        let (train, valid, held) = (table(train), table(valid), table(test.unwrap_or_default()));
+        let files = [("a.tsv", train.as_str()), ("b.tsv", valid.as_str()), ("c.tsv", held.as_str())];
+        let test = if test.is_some() { "test_files = ['DIR/c.tsv']\n" } else { "" };
+        let config = format!("files = ['DIR/a.tsv']\nvalid_files = ['DIR/b.tsv']\n{test}source = 'de'\ntarget = 'en'");
+        open(&files, &config).unwrap().fingerprint()
+    };
+    let all = [
+        with("eins", "zwei", Some("drei")),
+        with("1", "zwei", Some("drei")),
+        with("eins", "2", Some("drei")),
+        with("eins", "zwei", Some("3")),
+        with("eins", "zwei", None),
+        with("zwei", "eins", Some("drei")),
+    ];
+    for (number, one) in all.iter().enumerate() {
+        assert!(all[number + 1..].iter().all(|other| other != one), "{number}");
+    }
+    assert_eq!(all[0], with("eins", "zwei", Some("drei")));
+}
+
+#[test]
 fn bad_files_and_keys_are_named() {
     let files = [("a", "1\n2\n"), ("b", "1\n"), ("c", "1\n2\n"), ("d", "1\n"), ("e", "1\n"), ("f", "1\n2\n")];
     for (config, message) in [
@@ -354,6 +447,11 @@ fn multi30k_has_its_pairs() {
     let scored = config.open_scored_in(places).unwrap();
     assert_eq!(scored.iter().map(TextPairs::name).collect::<Vec<_>>(), ["valid", "test"]);
     assert_eq!(scored[1].fingerprint(), test.fingerprint());
+    println!(
+        "{} of valid and {} of test are in train",
+        splits.valid.shared_with(&splits.train),
+        test.shared_with(&splits.train)
+    );
 
     let tokenizer = bytes();
     let encoder = PairEncoder {

@@ -1,10 +1,12 @@
+use std::collections::HashMap;
+
 use burn_dataset::Dataset;
 
 use crate::source::{TextRow, TextRows, hash_parts, list_paths};
 use crate::{DataError, Split};
 
 /// A text and what is to be written for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TextPair {
     /// What is read, without white space around it.
     pub source: String,
@@ -95,6 +97,27 @@ impl TextPairs {
     /// A hash of the files and of how they are read, in hexadecimal; equal fingerprints mean equal pairs.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// How many of these pairs are in another set too.
+    pub fn shared_with(&self, other: &Self) -> usize {
+        let mut counts: HashMap<&TextPair, usize> = HashMap::with_capacity(self.pairs.len());
+        for pair in &self.pairs {
+            *counts.entry(pair).or_default() += 1;
+        }
+        other.pairs.iter().filter_map(|pair| counts.remove(pair)).sum()
+    }
+
+    /// Says in the log if pairs to measure on are learned from too.
+    pub(crate) fn warn_of_shared(&self, train: &Self) {
+        let (shared, name) = (self.shared_with(train), &self.name);
+        if shared > 0 {
+            let all = self.pairs.len();
+            tracing::warn!(
+                "{shared} of the {all} pairs of {name} are in {} too: a score on them says little",
+                train.name
+            );
+        }
     }
 
     /// One line for logs: what and how much.

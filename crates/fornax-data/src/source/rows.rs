@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::TableFormat;
@@ -24,7 +25,7 @@ enum RowFile {
 /// What is read of each row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WantedColumns<'a> {
-    /// Columns that every row has.
+    /// Columns that every row has; where there is nothing in one, its text is empty.
     pub(crate) required: &'a [String],
     /// A column that may lack, or have nothing in it.
     pub(crate) optional: Option<&'a str>,
@@ -49,21 +50,21 @@ impl TextRows {
         Self { files: paths.into_iter().map(|path| RowFile::Table(path, format)).collect() }
     }
 
-    /// Parallel files: the first file of each column belongs to the first of the others, and so on. `None`: the columns have
+    /// Parallel files of any names. Files of one name but for the extension belong together, in whatever order they stand; if the
+    /// names say nothing, the first file of each column belongs to the first of the others, and so on. `None`: the columns have
     /// different numbers of files.
-    pub(crate) fn parallel(columns: &[(String, Vec<PathBuf>)]) -> Option<Self> {
-        let count = columns.first().map_or(0, |(_, paths)| paths.len());
-        if columns.iter().any(|(_, paths)| paths.len() != count) {
-            return None;
-        }
-        let side_by_side = |at: usize| {
-            RowFile::Parallel(columns.iter().map(|(name, paths)| (name.clone(), paths[at].clone())).collect())
-        };
-        Some(Self { files: (0..count).map(side_by_side).collect() })
+    ///
+    /// # Errors
+    /// [`DataError::UnpairedFiles`] if two files would be put together of which one has its partner elsewhere.
+    pub(crate) fn parallel(columns: Vec<(String, Vec<PathBuf>)>) -> Result<Option<Self>, DataError> {
+        Self::side_by_side(columns, true)
     }
 
     /// Parallel files whose extensions name their columns, as `train.de` and `train.en.gz`. `None`: as [`parallel`](Self::parallel).
-    pub(crate) fn by_extension(paths: &[PathBuf]) -> Option<Self> {
+    ///
+    /// # Errors
+    /// [`DataError::UnpairedFiles`] if there are several of each column, and not each has a partner of its name.
+    pub(crate) fn by_extension(paths: &[PathBuf]) -> Result<Option<Self>, DataError> {
         let mut columns: Vec<(String, Vec<PathBuf>)> = Vec::new();
         for path in paths {
             let name = extension(path);
@@ -72,13 +73,27 @@ impl TextRows {
                 None => columns.push((name, vec![path.clone()])),
             }
         }
-        Self::parallel(&columns)
+        Self::side_by_side(columns, false)
+    }
+
+    fn side_by_side(mut columns: Vec<(String, Vec<PathBuf>)>, any_names: bool) -> Result<Option<Self>, DataError> {
+        let count = columns.first().map_or(0, |(_, paths)| paths.len());
+        if columns.iter().any(|(_, paths)| paths.len() != count) {
+            return Ok(None);
+        }
+        if !(order_by(&mut columns, whole_stem) || order_by(&mut columns, stem)) {
+            refuse_crossed(&columns, any_names || count == 1)?;
+        }
+        let together = |at: usize| {
+            RowFile::Parallel(columns.iter().map(|(name, paths)| (name.clone(), paths[at].clone())).collect())
+        };
+        Ok(Some(Self { files: (0..count).map(together).collect() }))
     }
 
     /// All rows, file by file.
     ///
     /// # Errors
-    /// A file that can't be read or is not UTF-8; a column that is required and not there, or has no text in a row; parallel files of
+    /// A file that can't be read or is not UTF-8; a column that is required and not there, or holds what is no text; parallel files of
     /// different length; no row at all in a file.
     pub(crate) fn read(&self, wanted: WantedColumns<'_>) -> Result<Vec<TextRow>, DataError> {
         let mut rows = Vec::new();
@@ -129,6 +144,53 @@ impl TextRows {
     }
 }
 
+/// The name of a file without `.gz` and without the extension before it: `train.1` for `a/train.1.de.gz`.
+fn stem(path: &Path) -> PathBuf {
+    whole_stem(path).file_name().unwrap_or_default().into()
+}
+
+/// As [`stem`], with the folders before it.
+fn whole_stem(path: &Path) -> PathBuf {
+    let packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+    let plain = if packed { path.with_extension("") } else { path.to_owned() };
+    plain.with_extension("")
+}
+
+/// Puts the files of all columns into the order of the first, if each has one partner with its key in every column.
+fn order_by(columns: &mut [(String, Vec<PathBuf>)], key: fn(&Path) -> PathBuf) -> bool {
+    let Some((_, first)) = columns.first() else { return true };
+    let wanted: Vec<PathBuf> = first.iter().map(|path| key(path)).collect();
+    let mut ordered = Vec::with_capacity(columns.len());
+    for (_, paths) in columns.iter() {
+        let of_key: HashMap<PathBuf, &PathBuf> = paths.iter().map(|path| (key(path), path)).collect();
+        let found: Option<Vec<PathBuf>> = wanted.iter().map(|key| of_key.get(key).copied().cloned()).collect();
+        match found {
+            // Otherwise two files have the same key.
+            Some(found) if of_key.len() == paths.len() => ordered.push(found),
+            _ => return false,
+        }
+    }
+    for ((_, paths), ordered) in columns.iter_mut().zip(ordered) {
+        *paths = ordered;
+    }
+    true
+}
+
+/// Refuses files at the same place whose names differ: all of them, or with `any_names` those of which one has its partner elsewhere.
+fn refuse_crossed(columns: &[(String, Vec<PathBuf>)], any_names: bool) -> Result<(), DataError> {
+    let Some(((_, first), others)) = columns.split_first() else { return Ok(()) };
+    let has = |paths: &[PathBuf], wanted: &Path| paths.iter().any(|path| stem(path) == stem(wanted));
+    for (_, other) in others {
+        let apart = |(one, two): &(&PathBuf, &PathBuf)| {
+            stem(one) != stem(two) && (!any_names || has(other, one) || has(first, two))
+        };
+        if let Some((first, second)) = first.iter().zip(other).find(apart) {
+            return Err(DataError::UnpairedFiles { first: first.clone(), second: second.clone() });
+        }
+    }
+    Ok(())
+}
+
 impl RowFile {
     fn paths(&self) -> impl Iterator<Item = &Path> {
         let (table, columns) = match self {
@@ -146,13 +208,12 @@ fn read_table(
     file: usize,
     rows: &mut Vec<TextRow>,
 ) -> Result<(), DataError> {
-    let required = wanted.required.iter().map(|name| (Column::Name(name), Holds::Values));
+    let required = wanted.required.iter().map(|name| (Column::Name(name), Holds::Blanks));
     let optional = wanted.optional.map(|name| (Column::Name(name), Holds::Anything));
     let columns = required.chain(optional).collect();
     Table { path, format, headerless: None, columns, question: String::new() }.read(|line, cells| {
         let mut cells = cells?.into_iter().map(|cell| cell.map(Cow::into_owned));
-        // Each of the required columns has a value.
-        let texts = cells.by_ref().take(wanted.required.len()).flatten().collect();
+        let texts = cells.by_ref().take(wanted.required.len()).map(Option::unwrap_or_default).collect();
         rows.push(TextRow { file, line, texts, optional: cells.next().flatten() });
         Ok(())
     })

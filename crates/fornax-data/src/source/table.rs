@@ -32,6 +32,8 @@ pub(crate) enum Holds {
     Strings,
     /// A string, a number or a boolean in every row.
     Values,
+    /// As [`Values`](Self::Values), or nothing; but every JSON object has the column too.
+    Blanks,
     /// As [`Values`](Self::Values), with gaps; a header must have the column, a JSON object need not.
     Gaps,
     /// As [`Gaps`](Self::Gaps), if there is such a column at all.
@@ -50,7 +52,7 @@ pub(crate) struct Table<'a> {
     pub(crate) question: String,
 }
 
-/// What a row has in each of the wanted columns; `None` where there is nothing, which only [`Holds::Gaps`] and [`Holds::Anything`] allow.
+/// What a row has in each of the wanted columns; `None` where there is nothing, which [`Holds::Strings`] and [`Holds::Values`] forbid.
 pub(crate) type Cells<'t> = Vec<Option<Cow<'t, str>>>;
 
 type EachRow<'f> = dyn FnMut(u64, Result<Cells<'_>, DataError>) -> Result<(), DataError> + 'f;
@@ -84,6 +86,11 @@ impl Holds {
         self != Self::Anything
     }
 
+    /// Whether every JSON object must have the column.
+    fn needs_key(self) -> bool {
+        self.needs_value() || self == Self::Blanks
+    }
+
     /// Whether every row must have something in it.
     fn needs_value(self) -> bool {
         matches!(self, Self::Strings | Self::Values)
@@ -92,7 +99,7 @@ impl Holds {
 
 impl Table<'_> {
     /// Hands each row to `each` with its line, counted from 1 (of Parquet, with its number). Of a row whose number of columns is not the
-    /// header's, `each` gets the error instead and may go on. Blank lines are no rows.
+    /// header's, `each` gets the error instead and may go on. Blank lines are no rows; a line of tabs is one, with nothing in it.
     ///
     /// # Errors
     /// A file that can't be read or is not UTF-8; a wanted column that lacks or is there twice; a row that can't be read or does not hold
@@ -110,7 +117,8 @@ impl Table<'_> {
     }
 
     fn tsv(&self, content: &str, each: &mut EachRow<'_>) -> Result<(), DataError> {
-        let mut lines = lines(content);
+        // Tabs are columns, even if nothing stands between them.
+        let mut lines = numbered(content).filter(|(_, line)| line.contains('\t') || !line.trim().is_empty());
         let places = match self.headerless {
             Some(width) => self.places(1, width, &[])?,
             None => match lines.next() {
@@ -148,7 +156,7 @@ impl Table<'_> {
     }
 
     fn jsonl(&self, content: &str, each: &mut EachRow<'_>) -> Result<(), DataError> {
-        for (line, content) in lines(content) {
+        for (line, content) in numbered(content).filter(|(_, line)| !line.trim().is_empty()) {
             let object = json_object(content.as_bytes()).map_err(|(column, message)| DataError::Record {
                 path: self.path.into(),
                 line,
@@ -157,7 +165,7 @@ impl Table<'_> {
             })?;
             let cell = |&(column, holds): &(Column<'_>, Holds)| match column.name().and_then(|name| object.get(name)) {
                 Some(value) => self.cell(line, column, holds, Cell::of_json(value)),
-                None if !holds.needs_value() => Ok(None),
+                None if !holds.needs_key() => Ok(None),
                 None => Err(self.no_column(line, column, object.keys().map(String::as_str))),
             };
             let cells: Cells<'_> = self.columns.iter().map(cell).collect::<Result<_, _>>()?;
@@ -262,9 +270,9 @@ impl Table<'_> {
     }
 }
 
-/// The lines that are not blank, with their numbers.
-fn lines(content: &str) -> impl Iterator<Item = (u64, &str)> {
-    (1..).zip(content.split('\n')).filter(|(_, line)| !line.trim().is_empty())
+/// All lines with their numbers.
+fn numbered(content: &str) -> impl Iterator<Item = (u64, &str)> {
+    (1..).zip(content.split('\n'))
 }
 
 #[cfg(test)]

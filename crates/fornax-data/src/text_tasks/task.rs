@@ -169,13 +169,17 @@ impl TextTask {
             refuse_shared_paths(train.paths(), valid.paths(), ["tasks.files", "tasks.valid_files"])?;
         }
         let read = |split, rows: TextRows| reading.read(split, &rows);
-        Ok(Self {
+        let task = Self {
             config: config.clone(),
             train: read(Split::Train, train)?
                 .ok_or_else(|| config.wrong("target", &config.target, "a column with texts"))?,
             valid: valid.map(|rows| read(Split::Valid, rows)).transpose()?.flatten(),
             test: rows(Split::Test)?.map(|rows| read(Split::Test, rows)).transpose()?.flatten(),
-        })
+        };
+        for scored in [&task.valid, &task.test].into_iter().flatten() {
+            scored.warn_of_shared(&task.train);
+        }
+        Ok(task)
     }
 }
 
@@ -188,11 +192,11 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn rows(&self, split: Split, places: &Places) -> Result<Option<TextRows>, DataError> {
         let config = self.config;
+        let mut columns = self.template.columns().to_vec();
+        columns.push(config.target.clone());
+        columns.sort_unstable();
+        columns.dedup();
         if let Some(name) = &config.data {
-            let mut columns = self.template.columns().to_vec();
-            columns.push(config.target.clone());
-            columns.sort_unstable();
-            columns.dedup();
             return rows_of_data_set(name, split, &columns, places);
         }
         let (files, key) = match split {
@@ -203,7 +207,7 @@ impl Reading<'_> {
         if files.is_empty() {
             return Ok(None);
         }
-        rows_of_files(files, config.format, |value, expected| config.wrong(key, value, expected)).map(Some)
+        rows_of_files(files, config.format, &columns, |value, expected| config.wrong(key, value, expected)).map(Some)
     }
 
     /// `None`: a test set whose targets are secret.
