@@ -160,6 +160,24 @@ impl PairSet {
         (0..self.len()).map(|pair| (self.sources.row(pair).len() as u32, self.targets.row(pair).len() as u32)).collect()
     }
 
+    /// The tokens of a source, its end included.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such pair.
+    pub fn source(&self, example: u64) -> &[u32] {
+        self.sources.row(example as usize)
+    }
+
+    /// The tokens of a target, its end included.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such pair.
+    pub fn target(&self, example: u64) -> &[u32] {
+        self.targets.row(example as usize)
+    }
+
     /// The tokens of all sources and of all targets.
     pub fn tokens(&self) -> (usize, usize) {
         (self.sources.ids.len(), self.targets.ids.len())
@@ -177,8 +195,7 @@ impl PairSet {
     /// If there is no such pair.
     pub fn batch(&self, examples: &[u64]) -> Seq2SeqBatch {
         let signed = |ids: &[u32]| ids.iter().map(|&id| id as i32).collect();
-        let pair =
-            |&example: &u64| (signed(self.sources.row(example as usize)), signed(self.targets.row(example as usize)));
+        let pair = |&example: &u64| (signed(self.source(example)), signed(self.target(example)));
         let pairs: Vec<(Vec<i32>, Vec<i32>)> = examples.iter().map(pair).collect();
         Seq2SeqBatch::collate(&pairs, examples.to_vec(), self.fill)
     }
