@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DEFAULT_VALID_FRACTION, EMBEDDED, Places, descriptor, open_format, open_splits};
+use super::{DEFAULT_VALID_FRACTION, EMBEDDED, Places, SourceKeys, descriptor, open_format, open_splits};
 use crate::DataError;
 use crate::source::{
     CrateFolders, Format, FoundFile, Part, Source, Splits, agreed, find_files, list_paths, refuse_listed_twice,
@@ -50,6 +50,12 @@ fn nothing(files: &Option<Vec<PathBuf>>) -> bool {
 }
 
 impl DataConfig {
+    /// What a command line that names one of these keys leaves out of a config file.
+    pub const SOURCE_KEYS: SourceKeys = &[
+        ("files", &["name", "part", "folder"]),
+        ("name", &["part", "folder", "files", "valid_files", "valid_fraction", "format", "text_column", "extensions"]),
+    ];
+
     /// Opens train and valid, with the places that the environment names. Downloads what is not here.
     ///
     /// # Errors
@@ -235,10 +241,31 @@ impl DataConfig {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::path::Path;
 
     use super::*;
+
+    /// Asserts that a table with both a source and what it leaves out is refused by name, but for `allowed`.
+    pub(crate) fn assert_sources_exclude(
+        keys: SourceKeys,
+        values: &[(&str, &str)],
+        allowed: &[(&str, &str)],
+        check: impl Fn(&str) -> Result<(), DataError>,
+    ) {
+        let line = |key: &str| {
+            let (_, value) = values.iter().find(|(known, _)| *known == key).unwrap();
+            format!("{key} = {value}\n")
+        };
+        for (source, others) in keys {
+            for other in *others {
+                match check(&format!("{}{}", line(source), line(other))) {
+                    Ok(()) => assert!(allowed.contains(&(source, other)), "{source} goes with {other}"),
+                    Err(error) => assert!(error.to_string().contains(&format!("data.{other}")), "{source}: {error}"),
+                }
+            }
+        }
+    }
 
     fn parse(text: &str) -> DataConfig {
         toml::from_str(text).unwrap()
@@ -281,6 +308,23 @@ mod tests {
             assert!(error.contains(first) && error.contains(second), "{text}: {error}");
         }
         assert!(toml::from_str::<DataConfig>("file = ['a.txt']").unwrap_err().to_string().contains("unknown field"));
+    }
+
+    #[test]
+    fn each_source_leaves_out_what_it_excludes() {
+        let values = [
+            ("name", "'wikitext-2'"),
+            ("part", "'prose'"),
+            ("folder", "'f'"),
+            ("files", "['a']"),
+            ("valid_files", "['b']"),
+            ("valid_fraction", "0.1"),
+            ("format", "'lines'"),
+            ("text_column", "'text'"),
+            ("extensions", "['txt']"),
+        ];
+        // A folder goes with a name, but with the one that it was given for.
+        assert_sources_exclude(DataConfig::SOURCE_KEYS, &values, &[("name", "folder")], |text| parse(text).check());
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod places;
 use std::path::PathBuf;
 
 pub use config::DataConfig;
+#[cfg(test)]
+pub(crate) use config::tests::assert_sources_exclude;
 pub use descriptor::{Archive, Descriptor, Entry, PackedFile, RemoteFile, SplitFiles};
 pub use download::{Patience, download};
 pub use places::{Local, Places};
@@ -22,6 +24,9 @@ pub const EMBEDDED: &str = "rust-crates";
 
 /// The share of a data set that is valid where nobody says otherwise: nanoGPT's.
 pub const DEFAULT_VALID_FRACTION: f64 = 0.1;
+
+/// Keys of a table `[data]` that say where data comes from, each with the keys that only go with another of them.
+pub type SourceKeys = &'static [(&'static str, &'static [&'static str])];
 
 /// Where tokenizers and tokens are kept between runs: `$FORNAX_CACHE`, the user's cache folder, or a folder here.
 pub fn cache_folder() -> PathBuf {

@@ -7,7 +7,7 @@ use super::example::{LabelKind, LabelledSet};
 use super::find::TaskFiles;
 use super::read::{ExampleTable, Spelling};
 use super::tasks::{Columns, GlueTask, TaskInfo, TaskSet};
-use crate::dataset::Places;
+use crate::dataset::{Places, SourceKeys};
 use crate::source::{
     Column, Format, FoundFile, agreed, file_sha256, find_files, hash_parts, list_paths, no_valid_files,
     refuse_listed_twice, refuse_shared,
@@ -116,6 +116,26 @@ pub struct ScoredSets {
 }
 
 impl LabelledConfig {
+    /// As [`DataConfig::SOURCE_KEYS`](crate::DataConfig::SOURCE_KEYS).
+    pub const SOURCE_KEYS: SourceKeys = &[
+        ("files", &["task", "folder"]),
+        (
+            "task",
+            &[
+                "folder",
+                "files",
+                "valid_files",
+                "test_files",
+                "format",
+                "text_column",
+                "text_pair_column",
+                "label_column",
+                "labels",
+                "regression",
+            ],
+        ),
+    ];
+
     /// Opens all sets, with the places that the environment names. Downloads what is not here.
     ///
     /// # Errors

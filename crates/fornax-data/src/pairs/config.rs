@@ -7,7 +7,7 @@ use super::batches::PairBatches;
 use super::encode::{PairEncoder, PairSet};
 use super::find::{rows_of_data_set, rows_of_files};
 use super::text_pairs::{TextPair, TextPairs};
-use crate::dataset::Places;
+use crate::dataset::{Places, SourceKeys};
 use crate::source::{TableFormat, TextRows, WantedColumns, hash_parts, no_valid_files, refuse_shared_paths};
 use crate::{DataError, Fill, Split, StepSize, Tokenizer};
 
@@ -125,6 +125,13 @@ impl PairSplits {
 }
 
 impl PairConfig {
+    /// As [`DataConfig::SOURCE_KEYS`](crate::DataConfig::SOURCE_KEYS).
+    pub const SOURCE_KEYS: SourceKeys = &[
+        ("files", &["name", "folder", "train", "valid", "test"]),
+        ("train", &["name", "folder", "files", "valid_files", "test_files", "format"]),
+        ("name", &["folder", "files", "valid_files", "test_files", "format", "train", "valid", "test"]),
+    ];
+
     /// Opens all sets, with the places that the environment names. Downloads what is not here.
     ///
     /// # Errors

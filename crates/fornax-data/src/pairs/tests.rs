@@ -4,7 +4,7 @@ use std::sync::Arc;
 use burn_dataset::Dataset;
 
 use super::*;
-use crate::dataset::{Patience, Places};
+use crate::dataset::{Patience, Places, assert_sources_exclude};
 use crate::loader::{BatchSource, Loader, LoaderOptions};
 use crate::store::tests::memory;
 use crate::{DataError, Fill, IGNORE_TARGET, StepSize, Tokenizer, TokenizerConfig, TokenizerKind};
@@ -253,6 +253,24 @@ fn bad_files_and_keys_are_named() {
 }
 
 #[test]
+fn each_source_leaves_out_what_it_excludes() {
+    let side = "{ source = ['a'], target = ['b'] }";
+    let values = [
+        ("name", "'multi30k'"),
+        ("folder", "'f'"),
+        ("files", "['a']"),
+        ("valid_files", "['b']"),
+        ("test_files", "['c']"),
+        ("format", "'tsv'"),
+        ("train", side),
+        ("valid", side),
+        ("test", side),
+    ];
+    let check = |text: &str| toml::from_str::<PairConfig>(text).unwrap().check();
+    assert_sources_exclude(PairConfig::SOURCE_KEYS, &values, &[("name", "folder")], check);
+}
+
+#[test]
 fn a_folder_for_a_data_set_is_the_only_place() {
     let config = "name = 'multi30k'\nsource = 'de'\ntarget = 'en'\n";
     let folder = folder_with(&[]);
@@ -326,6 +344,7 @@ fn sides_have_their_own_tokenizers_ends_and_limits() {
     assert_eq!(set.lengths(), [(4, 2), (4, 3), (2, 3)]);
     assert_eq!((set.truncated().sources, set.truncated().targets), (1, 1));
     assert_eq!((set.len(), set.tokens()), (3, (10, 8)));
+    assert_eq!((set.source(1), set.target(1)), (&[97, 97, 97, 256][..], &[id_b, id_b, end].map(|id| id as u32)[..]));
     let batch = set.batch(&[2, 0]);
     assert_eq!(batch.input_ids, [97, 256, 0, 0, 97, 97, 97, 256]);
     assert_eq!(batch.lengths, [2, 4]);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::dataset::assert_sources_exclude;
 use crate::source::parquet_files::{Values, write_parquet};
 
 #[test]
@@ -176,4 +177,30 @@ fn keys_that_exclude_each_other_are_named() {
     assert!(toml::from_str::<LabelledConfig>("task = 'sst'").unwrap_err().to_string().contains("unknown variant"));
     let config: LabelledConfig = toml::from_str("task = 'mnli'\nmax_len = 64").unwrap();
     assert_eq!(toml::from_str::<LabelledConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+}
+
+#[test]
+fn each_source_leaves_out_what_it_excludes() {
+    let values = [
+        ("task", "'sst2'"),
+        ("folder", "'f'"),
+        ("files", "['a']"),
+        ("valid_files", "['b']"),
+        ("test_files", "['c']"),
+        ("format", "'tsv'"),
+        ("text_column", "'text'"),
+        ("text_pair_column", "'pair'"),
+        ("label_column", "'label'"),
+        ("labels", "['a', 'b']"),
+        ("regression", "true"),
+    ];
+    let check = |text: &str| {
+        let mut config: LabelledConfig = toml::from_str(text).unwrap();
+        // Own files need some to evaluate on.
+        if config.task.is_none() {
+            config.valid_files = vec!["b".into()];
+        }
+        config.check()
+    };
+    assert_sources_exclude(LabelledConfig::SOURCE_KEYS, &values, &[("task", "folder")], check);
 }
