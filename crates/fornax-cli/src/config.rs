@@ -1,46 +1,11 @@
 use std::path::Path;
 
-use fornax_data::closest;
+use fornax_data::{DataConfig, closest, dataset::SourceKeys, labelled::LabelledConfig, pairs::PairConfig};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-/// The keys of `[data]` that say where data comes from, each with the keys that only go with another of them.
-const SOURCES: [(&str, &[&str]); 4] = [
-    ("files", &["name", "part", "folder", "task", "train", "valid", "test"]),
-    ("train", &["name", "folder", "files", "valid_files", "test_files", "format"]),
-    (
-        "name",
-        &[
-            "part",
-            "folder",
-            "files",
-            "valid_files",
-            "test_files",
-            "valid_fraction",
-            "format",
-            "text_column",
-            "extensions",
-            "train",
-            "valid",
-            "test",
-        ],
-    ),
-    (
-        "task",
-        &[
-            "folder",
-            "files",
-            "valid_files",
-            "test_files",
-            "format",
-            "text_column",
-            "text_pair_column",
-            "label_column",
-            "labels",
-            "regression",
-        ],
-    ),
-];
+/// What each kind of `[data]` says about where data comes from. A key that a kind lacks is in none of its tables.
+const SOURCES: [SourceKeys; 3] = [DataConfig::SOURCE_KEYS, LabelledConfig::SOURCE_KEYS, PairConfig::SOURCE_KEYS];
 
 /// What is wrong with a config file or an override. All of these end a program with exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -141,7 +106,7 @@ fn leave_out_displaced(table: &mut Table, overrides: &[String]) {
     for &(section, key) in &given {
         let Some(table) = table.get_mut(section).and_then(Value::as_table_mut) else { continue };
         let others = displaced_by(section, key, table.get(key).and_then(Value::as_str).unwrap_or_default());
-        for &other in others.iter().filter(|other| !given.contains(&(section, other))) {
+        for other in others.into_iter().filter(|other| !given.contains(&(section, other))) {
             if let Some(value) = table.remove(other) {
                 tracing::info!("{section}.{key} is given, so {section}.{other} = {value} of the config is left out");
             }
@@ -150,10 +115,13 @@ fn leave_out_displaced(table: &mut Table, overrides: &[String]) {
 }
 
 /// The keys of a table that do not go with one of them, where that has this value.
-fn displaced_by(section: &str, key: &str, value: &str) -> &'static [&'static str] {
+fn displaced_by(section: &str, key: &str, value: &str) -> Vec<&'static str> {
     match section {
-        "data" => SOURCES.iter().find(|(source, _)| *source == key).map_or(&[], |(_, others)| others),
-        _ => fornax_train::displaced_by(&format!("{section}.{key}"), value),
+        "data" => {
+            let named = SOURCES.into_iter().flatten().filter(|(source, _)| *source == key);
+            named.flat_map(|(_, others)| *others).copied().collect()
+        }
+        _ => fornax_train::displaced_by(&format!("{section}.{key}"), value).to_vec(),
     }
 }
 

@@ -52,8 +52,7 @@ impl Data {
             Some(texts) => Some(PairBatches::evaluation(encode(texts)?, rows, None)?),
             None => None,
         };
-        let read = [Some(&splits.train), Some(&splits.valid), splits.test.as_ref()];
-        let hash = read.into_iter().flatten().map(TextPairs::fingerprint).collect::<Vec<_>>().join(" ");
+        let hash = splits.fingerprint();
         Ok(Self { tokenizers, splits, train: Arc::new(train), valid, test, hash })
     }
 
