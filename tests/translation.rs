@@ -176,6 +176,11 @@ fn a_run_that_was_interrupted_tests_the_average_of_one_that_was_not() {
         assert!(run.read(file) == straight.read(file), "{file}");
     }
     assert!(run.read("averaged/model.safetensors") != run.read("last/model.safetensors"));
+
+    // Beside a smoothed loss stands the plain one, which is what the lines of evaluations have.
+    for line in straight.metrics() {
+        assert_eq!(line.contains_key("nll"), line["split"] == "train", "{line:?}");
+    }
 }
 
 /// In one run the same eight pairs make a step, however they are cut; what differs is padding and the order of sums in `f32`.
@@ -342,6 +347,7 @@ fn one_batch_is_learned_by_heart() {
     translate(&lab, &[&["joint.toml", "--overfit", "1", "--run-dir", "run"], &settings[..]].concat());
     let losses = lab.run("run").train_losses();
     assert!(losses[0] > 3.0 && losses[79] < 0.1, "{losses:?}");
+    assert!(lab.run("run").metrics().iter().all(|line| !line.contains_key("nll")), "nothing is smoothed");
 }
 
 #[test]

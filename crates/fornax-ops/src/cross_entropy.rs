@@ -38,7 +38,8 @@ pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64
 /// [`cross_entropy_sum`] with label smoothing (Szegedy et al. 2016): the target has the probability `1 - smoothing`, and
 /// `smoothing` is spread evenly over all classes, the target among them, as in `torch.nn.functional.cross_entropy`.
 ///
-/// Costs one more pass over the logits, two where there is a gradient. A class with the logit `-∞` makes the loss infinite.
+/// Costs one more pass over the logits, two where there is a gradient. Logits are finite: one of `-∞` is a class with a probability
+/// of 0 for a plain loss without gradient, but a smoothed loss is infinite with it, and one with a gradient is NaN, smoothed or not.
 ///
 /// # Shapes
 ///
@@ -222,6 +223,29 @@ mod tests {
             logits[CLASSES + 2] = bad;
             let (sums, gradient) = run(&logits, &[4, 0, 1], -100, 0.0);
             assert!(sums[0].is_nan() && gradient.iter().any(|x| x.is_nan()), "{bad}: {sums:?}");
+        }
+    }
+
+    #[test]
+    fn a_class_without_probability_is_none_for_a_plain_loss_alone() {
+        // As above.
+        if std::env::var("FORNAX_TEST_DEVICE").is_ok_and(|device| device.starts_with("wgpu")) {
+            eprintln!("skipped: WGSL does not define what an infinity does");
+            return;
+        }
+        let mut logits = numbers(CLASSES, 1);
+        logits[2] = f64::NEG_INFINITY;
+        let evaluated = |smoothing| {
+            let (logits, targets) = (tensor::<2>(&logits, [1, CLASSES], &autodiff_device()), [4]);
+            let targets = Tensor::from_data(targets, &autodiff_device());
+            values(smoothed_cross_entropy_sum(logits, targets, -100, smoothing).sum)[0]
+        };
+        let others = [&logits[..2], &logits[3..]].concat();
+        let total: f64 = others.iter().map(|x| x.exp()).sum();
+        assert_close("plain", &[evaluated(0.0)], &[total.ln() - logits[4]]);
+        assert_eq!(evaluated(0.1), f64::INFINITY);
+        for smoothing in [0.0, 0.1] {
+            assert!(run(&logits, &[4], -100, smoothing).0[0].is_nan(), "{smoothing}");
         }
     }
 

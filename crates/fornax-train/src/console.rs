@@ -99,8 +99,9 @@ fn say(text: &str) {
 }
 
 fn train_text(line: &TrainLine) -> String {
+    let nll = line.nll.map_or_else(String::new, |nll| format!("nll {nll:.4}  "));
     format!(
-        "loss {:.4}  lr {:.2e}  grad_norm {:.2}  {} tok/s",
+        "loss {:.4}  {nll}lr {:.2e}  grad_norm {:.2}  {} tok/s",
         line.loss,
         line.lr,
         line.grad_norm,
@@ -148,6 +149,7 @@ mod tests {
         let line = TrainLine {
             step: 100,
             loss: 2.451_26,
+            nll: None,
             lr: 1e-3,
             grad_norm: 0.812,
             tokens: 6400,
@@ -155,6 +157,8 @@ mod tests {
             step_ms: 5.0,
         };
         assert_eq!(train_text(&line), "loss 2.4513  lr 1.00e-3  grad_norm 0.81  12,345 tok/s");
+        let smoothed = TrainLine { nll: Some(2.25), ..line };
+        assert!(train_text(&smoothed).starts_with("loss 2.4513  nll 2.2500  lr 1.00e-3  "));
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct TrainLine {
     pub step: u64,
     /// Mean loss per target over the logged window.
     pub loss: f64,
+    /// The mean of the task's metric `nll`, where it has one: what `loss` would be of labels that are not smoothed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nll: Option<f64>,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Global gradient norm of the last step, before clipping.
@@ -149,6 +152,7 @@ mod tests {
         TrainLine {
             step,
             loss: 2.5,
+            nll: None,
             lr: 1e-3,
             grad_norm: 0.5,
             tokens: step * 64,
@@ -177,6 +181,12 @@ mod tests {
              \"tokens\":640,\"tokens_per_second\":1000.0,\"step_ms\":64.0}\n\
              {\"step\":10,\"split\":\"valid\",\"loss\":2.0,\"perplexity\":7.4}\n"
         );
+    }
+
+    #[test]
+    fn the_plain_loss_stands_beside_a_smoothed_one() {
+        let line = serde_json::to_string(&TrainLine { nll: Some(2.25), ..train_line(10) }).unwrap();
+        assert!(line.starts_with("{\"loss\":2.5,\"nll\":2.25,\"lr\":"), "{line}");
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub struct Sums {
     /// The terms of the loss; the first one's targets are those that metrics are divided by.
     pub terms: Vec<Term>,
     /// Further sums, shape `[1]`, which need no gradient, divided by the targets of the first term: `correct` becomes `accuracy`,
-    /// `TERM_correct` becomes `TERM_accuracy` over the targets of that term, any other keeps its name.
+    /// `TERM_correct` becomes `TERM_accuracy` over the targets of that term, any other keeps its name. `nll`, the loss of labels
+    /// as they are where the task smooths them, is logged in training too, for a comparison with the evaluation.
     pub metrics: Vec<(&'static str, Tensor<1>)>,
     /// A number for each example, shape `[examples]`, which need no gradient: the class or the score that is predicted. For
     /// [`evaluate_examples`](crate::evaluate_examples), where a metric is no mean of sums.

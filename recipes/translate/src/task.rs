@@ -41,13 +41,13 @@ impl Task<Transformer> for NextTargetToken {
         let targets = TensorData::new(batch.targets.clone(), [batch.batch * batch.target_len]);
         let targets = Tensor::from_data(targets, &device);
         let smoothing = if context.is_training() { self.label_smoothing } else { 0.0 };
-        let CrossEntropy { sum, correct, .. } =
+        let CrossEntropy { sum, negative_log_likelihood, correct, .. } =
             smoothed_cross_entropy_sum(logits, targets, i64::from(IGNORE_TARGET), smoothing);
-        Sums {
-            terms: vec![Term { name: "loss", sum, weight: 1.0 }],
-            metrics: vec![("token_correct", correct)],
-            predictions: None,
+        let mut metrics = vec![("token_correct", correct)];
+        if smoothing > 0.0 {
+            metrics.push(("nll", negative_log_likelihood));
         }
+        Sums { terms: vec![Term { name: "loss", sum, weight: 1.0 }], metrics, predictions: None }
     }
 }
 
@@ -85,19 +85,26 @@ mod tests {
         let losses = |pairs: &[(Vec<i32>, Vec<i32>)], label_smoothing| {
             let batch = Seq2SeqBatch::collate(pairs, vec![0; pairs.len()], fill);
             let task = NextTargetToken { label_smoothing };
-            let loss = |context| task.loss(&model, &batch, context).terms[0].sum.clone().into_scalar::<f32>();
-            (contexts.each_ref().map(loss), task.size(&batch))
+            let losses = contexts.each_ref().map(|context| {
+                let sums = task.loss(&model, &batch, context);
+                let plain = sums.metrics.into_iter().find(|(name, _)| *name == "nll");
+                let number = Tensor::<1>::into_scalar::<f32>;
+                (number(sums.terms[0].sum.clone()), plain.map(|(_, sum)| number(sum)))
+            });
+            (losses, task.size(&batch))
         };
-        let ([plain, trained], size) = losses(&[long.clone(), short.clone()], 0.2);
+        let ([(plain, none), (trained, unsmoothed)], size) = losses(&[long.clone(), short.clone()], 0.2);
         assert_eq!(size, BatchSize { counts: vec![("loss", 6)], tokens: 12 });
         // An untrained model is right of no token, so that spreading the targets changes the loss.
         assert!((plain - trained).abs() > 1e-3, "{plain} {trained}");
-        let ([_, unsmoothed], _) = losses(&[long.clone(), short.clone()], 0.0);
+        let ([_, (without, no_other)], _) = losses(&[long.clone(), short.clone()], 0.0);
+        assert_eq!((none, no_other), (None, None), "where the loss is that of the labels as they are");
         // Half a dozen sums of numbers of order 1 in `f32`.
         let same = |a: f32, b: f32| assert!((a - b).abs() < 1e-5 * b, "{a} is not {b}");
-        same(unsmoothed, plain);
+        same(without, plain);
+        same(unsmoothed.unwrap(), plain);
         let alone = [long, short].map(|pair| losses(&[pair], 0.2).0);
-        same(alone[0][0] + alone[1][0], plain);
-        same(alone[0][1] + alone[1][1], trained);
+        same(alone[0][0].0 + alone[1][0].0, plain);
+        same(alone[0][1].0 + alone[1][1].0, trained);
     }
 }

@@ -144,6 +144,7 @@ impl<M: Module> Run<M> {
         let line = TrainLine {
             step,
             loss: window.loss,
+            nll: window.totals.means().remove("nll"),
             lr: window.lr,
             grad_norm: window.grad_norm,
             tokens: self.state.tokens,
