@@ -270,7 +270,11 @@ fn a_language_of_reversed_words_is_learned_and_the_test_set_translated() {
         let suffix = if more.is_empty() { "_beam3" } else { "" };
         assert_eq!((&line["set"], &line["examples"]), (&"test".into(), &16.into()));
         for name in ["bleu", "sacrebleu", "chrf"] {
-            assert_eq!(line[name].as_f64(), Some(test[&format!("{name}{suffix}")]), "{name} {scored}");
+            assert_eq!(
+                line[format!("{name}{suffix}")].as_f64(),
+                Some(test[&format!("{name}{suffix}")]),
+                "{name} {scored}"
+            );
         }
     }
 

@@ -3,7 +3,10 @@ use std::io::Write;
 use anyhow::{Context, anyhow};
 use fornax_cli::UsageContext;
 use fornax_data::{Denoising, DenoisingKind, Tokenizer};
-use fornax_models::{T5, generate::generate_seq2seq};
+use fornax_models::{
+    T5,
+    generate::{Seq2SeqOptions, generate_seq2seq},
+};
 use fornax_train::Learner;
 
 use crate::{
@@ -38,7 +41,7 @@ pub(crate) fn print(
     let mut out = std::io::stdout().lock();
     if !config.text.is_empty() {
         let written = match writer.data.denoising() {
-            Some(denoising) => complete(&config.text, denoising, writer, &learner.valid())?,
+            Some(denoising) => complete(&config.text, denoising, writer, learner)?,
             None => writer.answer_text(&config.text, learner)?,
         };
         writeln!(out, "\n{}\n  {written}", config.text)?;
@@ -53,10 +56,11 @@ pub(crate) fn print(
 }
 
 /// The text with what the model writes for its sentinels, or at its end.
-fn complete(text: &str, denoising: &Denoising, writer: &Writer<'_>, model: &T5) -> anyhow::Result<String> {
+fn complete(text: &str, denoising: &Denoising, writer: &Writer<'_>, learner: &Learner<T5>) -> anyhow::Result<String> {
     let tokenizer = &writer.data.tokenizer;
     let source = source(text, tokenizer)?;
-    let found = generate_seq2seq(model, std::slice::from_ref(&source), &writer.answering.last)?;
+    let options = Seq2SeqOptions { precision: learner.precision(), ..writer.answering.last.clone() };
+    let found = generate_seq2seq(&learner.valid(), std::slice::from_ref(&source), &options)?;
     let target = found.into_iter().flatten().next().map_or_else(Vec::new, |best| best.tokens);
     let signed = |ids: &[u32]| ids.iter().map(|&id| id as i32).collect::<Vec<_>>();
     let restored = denoising.restore(&signed(&source), &signed(&target));

@@ -69,13 +69,11 @@ impl<'a> Writer<'a> {
                     metrics.values.extend(answers.scores(self.data.valid.len(), &format!("_beam{beams}"))?);
                 }
             }
-            match split {
-                Split::Test => run.log_test(&metrics),
-                _ => {
-                    let scores = metrics.values.iter().map(|(name, value)| format!("{name} {value:.4}"));
-                    tracing::info!("valid, of the model that is kept: {}", scores.collect::<Vec<_>>().join(", "));
-                    shown = answers;
-                }
+            if split == Split::Test {
+                run.log_test(&metrics);
+            } else {
+                run.log_kept(&metrics);
+                shown = answers;
             }
         }
         Ok(shown)

@@ -98,7 +98,7 @@ fn config_error(key: &str, problem: String) -> TrainError {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
-    /// A run folder of this recipe, or its `best` or `last`, to start from. Tokenizers and all other keys here but `dropout` then
+    /// A run folder of this recipe, or its `averaged`, `best` or `last`, to start from; of a run folder the first of them that is there. Tokenizers and all other keys here but `dropout` then
     /// come from there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,

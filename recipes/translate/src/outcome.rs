@@ -12,13 +12,10 @@ use fornax_models::Transformer;
 use fornax_pipelines::{Answers, Text2Text, Text2TextModel, Text2TextOptions};
 use fornax_train::{Learner, Metrics, Run, TrainError, evaluate, write_atomic};
 
-use crate::{Config, Data, NextTargetToken, export};
+use crate::{Config, Data, NextTargetToken};
 
 /// The folder of a run that holds the translations of the test set.
 pub(crate) const PREDICTIONS: &str = "predictions";
-
-/// The folder of a run that holds the mean of its last checkpoints.
-const AVERAGED: &str = "averaged";
 
 /// What translations are measured by.
 const SCORES: [TextMetric; 3] = [TextMetric::Bleu, TextMetric::Sacrebleu, TextMetric::Chrf];
@@ -84,8 +81,8 @@ fn average(
         return Ok(());
     }
     learner.load_parameters(run.average_last(wanted)?)?;
-    export(&learner.valid(), &data.tokenizers, config, &run.dir().join(AVERAGED))?;
-    run.log_averaged(&evaluate_valid(learner, config, data, run)?);
+    run.export_averaged(learner)?;
+    run.log_kept(&evaluate_valid(learner, config, data, run)?);
     Ok(())
 }
 

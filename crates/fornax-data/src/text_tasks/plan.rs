@@ -20,10 +20,11 @@ const STRIDE: u64 = 1 << 14;
 /// example of a task comes once before any comes again, as when the shuffled and repeated data sets are sampled from (T5, arXiv
 /// 1910.10683).
 ///
-/// Draws are cut into windows of 64 steps. Those of a window are sorted by length, whatever their task, and cut into steps, whose
-/// order is a function of (seed, window): the examples of a window are as drawn, each step's are of about the same length. Where a
-/// task is drawn so often that all its examples come within fewer steps, a window is no longer than that: otherwise many copies of
-/// an example, equally long as they are, would meet in a step.
+/// Draws are cut into windows of 64 steps, each epoch by itself. Those of a window are sorted by length, whatever their task, and cut
+/// into steps, whose order is a function of (seed, window): the examples of a window are as drawn, each step's are of about the same
+/// length. Where a task is drawn so often that all its examples come within fewer steps, a window is no longer than that: otherwise
+/// many copies of an example, equally long as they are, would meet in a step. A run that ends with an epoch has drawn each example of
+/// a task equally often, but for one time.
 ///
 /// Examples are numbered through: those of the first task, then those of the second. Within a step they are sorted by length, so that
 /// micro-batches differ in length and little is filled up; which examples a step has does not depend on its micro-batches.
@@ -163,22 +164,44 @@ impl MixturePlan {
         self.starts[task] + order.index(drawn % size)
     }
 
-    /// The examples of the steps of window `number`, one step behind the other.
-    fn arrange(&self, number: u64) -> Vec<u64> {
-        let (examples, draws) = (self.size.examples(), self.window * self.size.examples());
-        let first = number * draws;
-        let mut counts = self.counts_before(first);
+    /// The window that a step belongs to.
+    fn window_of(&self, step: u64) -> Window {
+        let steps = self.steps_per_epoch();
+        let (epoch, place) = (step / steps, step % steps);
+        let number = place / self.window;
+        let first = number * self.window;
+        Window {
+            number: epoch * steps.div_ceil(self.window) + number,
+            first: epoch * steps + first,
+            steps: self.window.min(steps - first),
+        }
+    }
+
+    /// The examples of the steps of a window, one step behind the other.
+    fn arrange(&self, window: Window) -> Vec<u64> {
+        let examples = self.size.examples();
+        let draws = window.first * examples..(window.first + window.steps) * examples;
+        let mut counts = self.counts_before(draws.start);
         let draw = |draw| {
             let task = self.choice(draw);
             counts[task] += 1;
             self.example(task, counts[task] - 1)
         };
-        let mut drawn: Vec<u64> = (first..first + draws).map(draw).collect();
+        let mut drawn: Vec<u64> = draws.map(draw).collect();
         // Stable: equally long examples stay in the order in which they were drawn.
         drawn.sort_by_key(|&example| filling_order(self.lengths[example as usize]));
-        let order = Sampler::new(self.window).order(keyed(&[self.seed, STEPS]), number);
+        let order = Sampler::new(window.steps).order(keyed(&[self.seed, STEPS]), window.number);
         order.iter().flat_map(|step| &drawn[(step * examples) as usize..][..examples as usize]).copied().collect()
     }
+}
+
+/// Steps whose examples are grouped by length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    /// Counted over all epochs.
+    number: u64,
+    first: u64,
+    steps: u64,
 }
 
 impl BatchPlan for MixturePlan {
@@ -188,10 +211,10 @@ impl BatchPlan for MixturePlan {
     }
 
     fn step(&self, step: u64) -> StepPlan {
-        let (number, place) = (step / self.window, (step % self.window) as usize);
-        let window = self.windows.get(number, || self.arrange(number));
-        let examples = usize::try_from(self.size.examples()).unwrap_or(usize::MAX);
-        let examples = window[place * examples..][..examples].iter().copied();
+        let window = self.window_of(step);
+        let arranged = self.windows.get(window.number, || self.arrange(window));
+        let (place, examples) = ((step - window.first) as usize, self.size.examples() as usize);
+        let examples = arranged[place * examples..][..examples].iter().copied();
         StepPlan { epoch: step / self.steps_per_epoch(), micro_batches: self.size.split(examples) }
     }
 }
@@ -246,15 +269,19 @@ mod tests {
         fn every_example_of_a_task_comes_before_any_comes_again(seed: u64, first in 1u64..60, second in 1u64..60) {
             let plan = plan(seed, &[0.25, 0.75], &[first, second], 5, 2);
             let mut counts = vec![0u32; (first + second) as usize];
-            for window in 0..100 / plan.window {
-                for example in examples(&plan, window * plan.window..(window + 1) * plan.window) {
+            let mut steps = 0;
+            while steps < 100 {
+                let window = plan.window_of(steps);
+                prop_assert_eq!(window.first, steps);
+                steps += window.steps;
+                for example in examples(&plan, window.first..steps) {
                     counts[example as usize] += 1;
                 }
                 for task in [&counts[..first as usize], &counts[first as usize..]] {
                     prop_assert!(task.iter().max().unwrap() - task.iter().min().unwrap() <= 1);
                 }
             }
-            prop_assert_eq!(u64::from(counts.iter().sum::<u32>()), 100 / plan.window * plan.window * 10);
+            prop_assert_eq!(u64::from(counts.iter().sum::<u32>()), steps * 10);
         }
 
         #[test]
@@ -328,6 +355,24 @@ mod tests {
         assert_ne!(ranks(of_steps(0)), ranks(of_steps(64)));
         let first: Vec<usize> = examples(&grouped, 0..8).iter().map(|&it| task_of(&grouped, it)).collect();
         assert!(first.contains(&0) && first.contains(&1));
+    }
+
+    /// 21 steps an epoch, and 64 would be a window.
+    #[test]
+    fn epochs_of_a_single_task_are_whole() {
+        let plan = plan(6, &[1.0], &[168], 8, 1);
+        assert_eq!((plan.window, plan.steps_per_epoch()), (21, 21));
+        let longer = self::plan(6, &[1.0], &[8 * 150], 8, 1);
+        let windows = [0, 64, 128, 150].map(|step| longer.window_of(step));
+        let (window, last) = (|number, first, steps| Window { number, first, steps }, 150 - 128);
+        assert_eq!(windows, [window(0, 0, 64), window(1, 64, 64), window(2, 128, last), window(3, 150, 64)]);
+        for (plan, epoch) in [(plan, 21), (longer, 150)] {
+            for first in [0, epoch, 2 * epoch] {
+                let mut seen = examples(&plan, first..first + epoch);
+                seen.sort_unstable();
+                assert_eq!(seen, (0..epoch * 8).collect::<Vec<_>>());
+            }
+        }
     }
 
     #[test]

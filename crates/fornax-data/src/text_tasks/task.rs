@@ -232,8 +232,8 @@ impl Reading<'_> {
         let pairs = TextPairs::from_rows(name, split, rows, read, sides, &made_of, |row| {
             let columns = self.template.columns().len();
             let texts = &row.texts[..columns];
-            // A template around nothing is no text.
-            let source = match texts.iter().all(|text| text.trim().is_empty()) {
+            // A template around nothing is no text, and half a pair of sentences is none.
+            let source = match texts.iter().any(|text| text.trim().is_empty()) {
                 true => String::new(),
                 false => format!("{}{}", config.prefix, self.template.fill(texts)),
             };

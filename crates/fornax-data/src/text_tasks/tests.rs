@@ -331,8 +331,14 @@ fn data_sets_are_tasks_too() {
     );
 
     let tokenizer = bytes();
-    let encoder =
-        PairEncoder { source: &tokenizer, target: &tokenizer, max_source_len: 512, max_target_len: 512, fill: FILL };
+    let encoder = PairEncoder {
+        source: &tokenizer,
+        target: &tokenizer,
+        lowercase: false,
+        max_source_len: 512,
+        max_target_len: 512,
+        fill: FILL,
+    };
     let size = StepSize { micro_batch_size: 32, gradient_accumulation: 1 };
     for task in parse(config).tasks {
         let alone = TextTasks::open(std::slice::from_ref(&task), &places).unwrap();

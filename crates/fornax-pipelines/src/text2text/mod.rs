@@ -85,9 +85,10 @@ fn warn(all: usize, cut: usize, unended: usize, options: &Text2TextOptions) {
         tracing::warn!("{cut} of {all} texts were cut to max_source_len = {} tokens", options.max_source_len);
     }
     if unended > 0 {
-        let most = options.decoding.max_new_tokens;
+        let Seq2SeqOptions { max_new_tokens: most, max_new_tokens_per_source_token: more, .. } = options.decoding;
+        let more = if more > 0.0 { format!(" and {more} more for each token read") } else { String::new() };
         tracing::warn!(
-            "{unended} of {all} answers stop in the middle, at the longest allowed (max_new_tokens = {most})"
+            "{unended} of {all} answers stop in the middle: they have max_new_tokens = {most}{more}, or fill the model"
         );
     }
 }
@@ -111,8 +112,11 @@ impl Text2Text {
             false => (target, None),
         };
         let pipeline = Self::new(model, source, target.map(Arc::new))?;
-        let source_len =
-            settings::model_max_length(folder)?.map_or(pipeline.source_len, |len| pipeline.source_len.min(len));
+        let most = pipeline.model.max_source_positions();
+        let source_len = match settings::model_max_length(folder)? {
+            Some(len) => most.map_or(len, |most| most.min(len)),
+            None => pipeline.source_len,
+        };
         let lowercase = file.get("fornax_lowercase", false)?;
         Ok(Self { lowercase, source_len, settings: Settings::open(folder)?, ..pipeline })
     }
@@ -152,11 +156,6 @@ impl Text2Text {
     #[must_use]
     pub fn with_lowercase(self, lowercase: bool) -> Self {
         Self { lowercase, ..self }
-    }
-
-    /// Whether texts are lower-cased.
-    pub fn lowercase(&self) -> bool {
-        self.lowercase
     }
 
     /// The tasks that `task_specific_params` of `config.json` has settings for, such as `translation_en_to_de`.

@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -63,13 +64,14 @@ pub(super) struct TaskSettings {
     max_new_tokens_per_source_token: Option<f64>,
 }
 
-/// Keys by which `transformers` chooses tokens otherwise than we can, each with the value that changes nothing.
-const UNSUPPORTED: [(&str, f64); 17] = [
+/// Keys by which `transformers` chooses tokens otherwise than we can, each with the number that changes nothing.
+const UNSUPPORTED: [(&str, f64); 22] = [
     ("assistant_early_exit", 0.0),
     ("bad_words_ids", 0.0),
     ("begin_suppress_tokens", 0.0),
     ("constraints", 0.0),
     ("diversity_penalty", 0.0),
+    ("dola_layers", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("encoder_repetition_penalty", 1.0),
     ("epsilon_cutoff", 0.0),
@@ -79,9 +81,13 @@ const UNSUPPORTED: [(&str, f64); 17] = [
     ("guidance_scale", 1.0),
     ("min_p", 0.0),
     ("num_beam_groups", 1.0),
+    ("penalty_alpha", 0.0),
+    ("renormalize_logits", 0.0),
     ("sequence_bias", 0.0),
+    ("stop_strings", 0.0),
     ("suppress_tokens", 0.0),
     ("typical_p", 1.0),
+    ("watermarking_config", 0.0),
 ];
 
 /// `true`, `false` or `"never"`.
@@ -119,22 +125,21 @@ impl Settings {
         let parse = |keys: Map<String, Value>, path: &Path| -> Result<TaskSettings, PipelineError> {
             Ok(TaskSettings::deserialize(Value::Object(keys)).map_err(json_error(path))?)
         };
-        for (key, neutral) in UNSUPPORTED {
-            if let Some(value) = all.get(key).filter(|value| value.as_f64() != Some(neutral) && *value != &json!([])) {
-                let path = if generation.is_file() { &generation } else { &path };
-                tracing::warn!("{}: {key} = {value} is not supported and left out", path.display());
-            }
-        }
         // First, so that a bad key is laid to the file that it is in.
         let origin = if generation.is_file() { &generation } else { &path };
         let of_all = parse(all.clone(), origin)?;
+        let mut left_out = unsupported(&all, origin.display());
         let mut tasks = BTreeMap::new();
         if let Some(found) = model.get("task_specific_params").filter(|found| !found.is_null()) {
             let found = BTreeMap::<String, Map<String, Value>>::deserialize(found).map_err(json_error(&path))?;
             for (task, keys) in found {
+                left_out.extend(unsupported(&keys, format_args!("{}: {task}", path.display())));
                 let keys = all.clone().into_iter().chain(keys).collect();
                 tasks.insert(task, parse(keys, &path)?);
             }
+        }
+        for said in left_out {
+            tracing::warn!("{said} is not supported and left out");
         }
         Ok(Self { all: of_all, tasks, path })
     }
@@ -152,6 +157,19 @@ impl Settings {
             known: self.tasks.keys().cloned().collect(),
         })
     }
+}
+
+/// What stands under the keys that we have no code for, where it would change an answer.
+fn unsupported(keys: &Map<String, Value>, place: impl Display) -> Vec<String> {
+    let changes = |value: &&Value, neutral: f64| {
+        let nothing = value.as_f64() == Some(neutral) || value.is_null();
+        !nothing && ![json!([]), json!(false)].contains(value)
+    };
+    let found = UNSUPPORTED.iter().filter_map(|(key, neutral)| {
+        let value = keys.get(*key).filter(|value| changes(value, *neutral))?;
+        Some(format!("{place}: {key} = {value}"))
+    });
+    found.collect()
 }
 
 impl TaskSettings {
@@ -282,4 +300,21 @@ fn read(path: &Path) -> Result<Map<String, Value>, ModelError> {
 
 fn json_error(path: &Path) -> impl Fn(serde_json::Error) -> ModelError {
     move |source| ModelError::Json { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_change_an_answer_without_our_doing_is_named() {
+        let keys = json!({
+            "bad_words_ids": [[7]], "suppress_tokens": [], "num_beam_groups": 2, "typical_p": 1.0, "renormalize_logits": false,
+            "guidance_scale": null, "stop_strings": "so", "num_beams": 4,
+        });
+        let said = unsupported(keys.as_object().unwrap(), "a.json");
+        let expected =
+            ["a.json: bad_words_ids = [[7]]", "a.json: num_beam_groups = 2", "a.json: stop_strings = \"so\""];
+        assert_eq!(said, expected);
+    }
 }

@@ -151,7 +151,6 @@ fn a_prefix_comes_first_and_lower_case_is_the_texts() {
     let folder = t5_folder("v1_0", json!({"prefix": "t5 "}));
     edit(&folder, "fornax_lowercase", json!(true));
     let pipeline = open(&folder).unwrap();
-    assert!(pipeline.lowercase());
     let mut options = pipeline.options(None).unwrap();
     assert_eq!(options.prefix, "t5 ");
     let found = pipeline.run(&["T7 t3"], &options).unwrap();
@@ -374,8 +373,10 @@ fn a_folder_decodes_as_the_options_that_it_was_written_with() {
         save_generation_config(&options, 0, folder.path()).unwrap();
         assert_eq!(open(&folder).unwrap().options(None).unwrap().decoding, options);
     }
-    write(&folder, "tokenizer_config.json", r#"{"model_max_length": 40}"#);
-    assert_eq!(open(&folder).unwrap().options(None).unwrap().max_source_len, 40);
+    for len in [40, 1024] {
+        write(&folder, "tokenizer_config.json", &format!("{{\"model_max_length\": {len}}}"));
+        assert_eq!(open(&folder).unwrap().options(None).unwrap().max_source_len, len);
+    }
     write(&folder, "tokenizer_config.json", r#"{"model_max_length": 1000000000000000019884624838656}"#);
     assert_eq!(open(&folder).unwrap().options(None).unwrap().max_source_len, 512);
 }

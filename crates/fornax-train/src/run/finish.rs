@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 
-use super::Run;
+use super::{Run, open::AVERAGED};
 use crate::{
     Best, Checkpoint, FORMAT_VERSION, Learner, Metrics, Summary, TrainError, console, files, memory::peak_memory_bytes,
 };
@@ -47,11 +47,11 @@ impl<M> Run<M> {
             seconds: thousandths(self.clock.elapsed().as_secs_f64()),
             tokens_per_second: thousandths(state.tokens as f64 / state.train_seconds.max(f64::MIN_POSITIVE)),
             peak_memory_bytes: peak_memory_bytes(),
-            interrupted: !ended && self.interrupt.requested(),
+            interrupted: self.unmeasured || !ended && self.interrupt.requested(),
             stopped_early: state.step < self.max_steps && self.stopped_early(),
             error: None,
             train: state.train_loss.map(|loss| ("loss".to_owned(), loss)).into_iter().collect(),
-            valid: match &self.averaged {
+            valid: match &self.kept {
                 Some(metrics) => metrics.clone(),
                 None => kept.as_ref().map_or_else(BTreeMap::new, |evaluation| evaluation.metrics.clone()),
             },
@@ -76,12 +76,19 @@ impl<M: Module> Run<M> {
     /// that model before [`finish`](Self::finish). After a signal only the checkpoint is written.
     ///
     /// From here on a signal ends the process at once. Until `finish` the summary says that the run was interrupted, and resumed it
-    /// settles and is measured again.
+    /// settles and is measured again. A signal during the last step interrupts it here.
     ///
     /// # Errors
     ///
     /// As [`save`](Self::save).
     pub fn settle(&mut self, learner: &mut Learner<M>) -> Result<(), TrainError> {
+        self.settle_once(learner)?;
+        // Whoever settles has something to measure, which may take long.
+        self.unmeasured = self.finished.is_none() && self.interrupt.requested();
+        Ok(())
+    }
+
+    fn settle_once(&mut self, learner: &mut Learner<M>) -> Result<(), TrainError> {
         if std::mem::replace(&mut self.settled, true) {
             return Ok(());
         }
@@ -134,10 +141,21 @@ impl<M: Module> Run<M> {
         last.map_or(Ok(()), |last| learner.load_parameters(last))
     }
 
-    /// Records that the run keeps the mean of its last checkpoints, and its metrics on the valid set.
-    pub fn log_averaged(&mut self, metrics: &Metrics) {
-        self.console.message(&format!("averaged  valid  {}", console::metrics_text(&metrics.values)));
-        self.averaged = Some(metrics.values.clone());
+    /// Writes the mean of the last checkpoints, which the learner holds, into `averaged/`: as [`export_with`](Self::export_with) says,
+    /// complete or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Export`].
+    pub fn export_averaged(&self, learner: &Learner<M>) -> Result<(), TrainError> {
+        self.export(learner, AVERAGED)
+    }
+
+    /// Records what the recipe has measured on the valid set of the model that it keeps: the summary's `valid`, in the place of the last
+    /// or best evaluation.
+    pub fn log_kept(&mut self, metrics: &Metrics) {
+        self.console.message(&format!("kept  valid  {}", console::metrics_text(&metrics.values)));
+        self.kept = Some(metrics.values.clone());
     }
 
     /// Records metrics on labelled test data of the model that [`settle`](Self::settle) left in the learner.
@@ -152,7 +170,7 @@ impl<M: Module> Run<M> {
     ///
     /// As [`save`](Self::save); [`TrainError::Io`] when the summary can't be written.
     pub fn finish(mut self, learner: &mut Learner<M>) -> Result<Summary, TrainError> {
-        self.settle(learner)?;
+        self.settle_once(learner)?;
         if let Some(summary) = self.finished.take() {
             return Ok(summary);
         }

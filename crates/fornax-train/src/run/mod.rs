@@ -70,8 +70,10 @@ pub struct Run<M> {
     /// Whether the summary has been written.
     closed: bool,
     test: BTreeMap<String, f64>,
-    /// On the valid set, of the mean of checkpoints, where that is kept.
-    averaged: Option<BTreeMap<String, f64>>,
+    /// What the recipe has measured of the model that is kept on the valid set.
+    kept: Option<BTreeMap<String, f64>>,
+    /// Whether a signal came before the recipe could measure the model that is kept.
+    unmeasured: bool,
     /// The summary of a run that had already ended when it was opened.
     finished: Option<Summary>,
 }

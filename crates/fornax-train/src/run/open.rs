@@ -25,8 +25,11 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What a run writes into its folder and replaces there, under hidden names until it is complete.
-const NAMES: [&str; 7] =
-    ["best", "config.toml", "environment.json", "last", "metrics.jsonl", "summary.json", "tokenizer.json"];
+const NAMES: [&str; 8] =
+    [AVERAGED, "best", "config.toml", "environment.json", "last", "metrics.jsonl", "summary.json", "tokenizer.json"];
+
+/// The folder with the mean of checkpoints.
+pub(super) const AVERAGED: &str = "averaged";
 
 impl<M: Module> Run<M> {
     /// Opens the run folder that `options` name: a fresh one, or with `resume` an old one, at whose last complete
@@ -72,7 +75,7 @@ impl<M: Module> Run<M> {
         if finished.is_none() {
             // First, because it is by this file that a folder is known as a run's.
             config::write(&dir, &table)?;
-            remove_stale_summary(&dir)?;
+            remove_stale(&dir)?;
             Environment::record(&dir, &info, state.step, known)?;
             if let Some(tokenizer) = &info.tokenizer {
                 files::write_atomic(&dir.join("tokenizer.json"), tokenizer)?;
@@ -92,7 +95,8 @@ impl<M: Module> Run<M> {
             settled: false,
             closed: finished.is_some(),
             test: Default::default(),
-            averaged: None,
+            kept: None,
+            unmeasured: false,
             export: None,
             dir,
             info,
@@ -295,10 +299,16 @@ fn is_complete(summary: &Summary, state: &State, max_steps: u64) -> bool {
     ended && !summary.interrupted && summary.error.is_none() && summary.steps == state.step
 }
 
-/// A summary says that a run has ended; this one goes on.
-fn remove_stale_summary(dir: &Path) -> Result<(), TrainError> {
-    let path = dir.join("summary.json");
-    if path.exists() { fs::remove_file(&path).map_err(files::io_error("remove", &path)) } else { Ok(()) }
+/// Removes what the end of a run left that goes on: its summary, and the mean of checkpoints that are no longer its last.
+fn remove_stale(dir: &Path) -> Result<(), TrainError> {
+    let (summary, averaged) = (dir.join("summary.json"), dir.join(AVERAGED));
+    if summary.exists() {
+        fs::remove_file(&summary).map_err(files::io_error("remove", &summary))?;
+    }
+    if averaged.exists() {
+        fs::remove_dir_all(&averaged).map_err(files::io_error("remove", &averaged))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

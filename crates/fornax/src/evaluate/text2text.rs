@@ -49,6 +49,9 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<()> {
     args.search.apply(&mut options).usage()?;
     options.decoding.num_return = 1;
     pipeline.check(&options).usage()?;
+    // As in the summary of a run.
+    let beams = options.decoding.num_beams;
+    let suffix = if beams > 1 { format!("_beam{beams}") } else { String::new() };
     let (mut out, mut table) = (std::io::stdout().lock(), "set\tsource\treference\tprediction\n".to_owned());
     for (metrics, set) in &sets {
         let bar = progress_bar(set.pairs().len() as u64, "texts", set.name());
@@ -56,7 +59,9 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<()> {
         bar.finish_and_clear();
         let answers = answers.with_context(|| set.name().to_owned())?;
         answers.warn(&options);
-        let line = Line { set: set.name(), examples: answers.len() as u64, metrics: answers.scores(metrics)? };
+        let scores = answers.scores(metrics)?.into_iter();
+        let metrics = scores.map(|(name, value)| (name + &suffix, value)).collect();
+        let line = Line { set: set.name(), examples: answers.len() as u64, metrics };
         writeln!(out, "{}", serde_json::to_string(&line)?)?;
         if let Some(path) = &args.predictions {
             table.extend(answers.rows().map(|row| format!("{}\t{}\n", set.name(), row.cells())));

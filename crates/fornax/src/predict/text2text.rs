@@ -48,6 +48,7 @@ impl SearchArgs {
         if let Some(most) = self.max_new_tokens {
             // What the files ask for gives way to what the user does.
             decoding.min_new_tokens = decoding.min_new_tokens.min(most);
+            decoding.max_new_tokens_per_source_token = 0.0;
         }
         decoding.num_beams = self.num_beams.unwrap_or(decoding.num_beams);
         decoding.length_penalty = self.length_penalty.unwrap_or(decoding.length_penalty);

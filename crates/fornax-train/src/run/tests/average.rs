@@ -105,3 +105,17 @@ fn a_damaged_one_is_left_out_and_no_other_takes_its_place() {
     assert_eq!(toy.summary().error.unwrap(), message);
     assert!(run.average_last(0).unwrap_err().to_string().starts_with("there is no checkpoint to average"));
 }
+
+#[test]
+fn a_run_that_goes_on_has_no_mean_of_its_old_end() {
+    let mut toy = toy(4.into(), 2, 0);
+    let (mut run, _) = trained(&toy);
+    let mut learner = toy.learner();
+    learner.load_parameters(run.average_last(2).unwrap()).unwrap();
+    run.export_averaged(&learner).unwrap();
+    assert!(toy.path().join("averaged").read_dir().unwrap().count() > 0);
+    drop(run);
+    toy.resume = true;
+    drop(trained(&toy));
+    assert!(!toy.path().join("averaged").exists());
+}

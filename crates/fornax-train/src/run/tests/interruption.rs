@@ -24,6 +24,37 @@ fn a_signal_ends_the_run_after_its_step_and_resuming_changes_nothing() {
     assert_eq!(toy.timeless(), whole.timeless());
 }
 
+#[test]
+fn a_signal_in_the_last_step_leaves_what_is_to_be_measured_to_a_resumed_run() {
+    let mut toy = Toy::new(&[]);
+    let to_the_end = |toy: &Toy| {
+        let mut learner = toy.learner();
+        let mut run = toy.open(&mut learner).unwrap();
+        while let Some(step) = run.next_step() {
+            make_step(&mut run, &mut learner, step).unwrap();
+        }
+        (run, learner)
+    };
+    let (mut run, mut learner) = to_the_end(&toy);
+    run.interrupt.request();
+    run.settle(&mut learner).unwrap();
+    assert!(run.is_interrupted() && run.finish(&mut learner).unwrap().interrupted);
+    assert!(toy.path().join("last").exists());
+    toy.resume = true;
+    let (mut run, mut learner) = to_the_end(&toy);
+    run.settle(&mut learner).unwrap();
+    // While it is measured, the folder is one to be resumed.
+    assert!(!run.is_interrupted() && toy.summary().interrupted);
+    run.log_kept(&Metrics { values: [("loss".to_owned(), 0.25)].into(), targets: 1, tokens: 1 });
+    assert!(!run.finish(&mut learner).unwrap().interrupted);
+    assert_eq!((toy.summary().interrupted, toy.summary().valid["loss"]), (false, 0.25));
+    // A run without such a measurement is at its end.
+    let toy = Toy::new(&[]);
+    let (run, mut learner) = to_the_end(&toy);
+    run.interrupt.request();
+    assert!(!run.finish(&mut learner).unwrap().interrupted);
+}
+
 /// The environment variable that makes a test be the child of itself.
 #[cfg(unix)]
 const CHILD: &str = "FORNAX_TEST_RUN";
