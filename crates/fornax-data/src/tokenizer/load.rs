@@ -15,7 +15,8 @@ impl Tokenizer {
     /// - `tokenizer.json` (Hugging Face, any kind; also a run folder),
     /// - `vocab.json` and `merges.txt` (GPT-2; RoBERTa if there is a `<mask>`), also with a common prefix as in `gpt2-vocab.json` and `gpt2-merges.txt`,
     /// - `vocab.txt` (BERT; taken as cased if a token has an upper-case letter),
-    /// - `spiece.model` (T5: SentencePiece's Unigram models), also under any other name that ends in `.model`.
+    /// - `spiece.model` (T5: SentencePiece's Unigram models), also under any other name that ends in `.model`, with the tokens that
+    ///   `tokenizer_config.json` or `added_tokens.json` beside it add.
     ///
     /// Padding, truncation and BPE dropout that the file asks for are switched off.
     ///

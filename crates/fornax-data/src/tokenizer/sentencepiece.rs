@@ -1,5 +1,6 @@
 //! SentencePiece's `spiece.model` (Kudo & Richardson, 2018), as T5 and its kin come with it.
 
+mod added;
 mod charsmap;
 mod model;
 #[cfg(test)]
@@ -24,11 +25,13 @@ use model::{Model, ModelKind, PieceKind};
 
 /// T5's sentinels, where `tokenizer_config.json` does not name another number.
 const SENTINELS: usize = 100;
+const CONFIG: &str = "tokenizer_config.json";
 /// What leads around a refusal.
 const WAY_OUT: &str = "open it with `transformers` and put the tokenizer.json that `save_pretrained` writes beside it";
 
 /// Opens a Unigram model with T5's conventions: `</s>` behind a text, and T5's sentinels behind the pieces unless the model has its
-/// own. The `tokenizer_config.json` beside it may name the number of sentinels (`extra_ids`).
+/// own. The `tokenizer_config.json` beside it may name the number of sentinels (`extra_ids`). Tokens that were added to the model later,
+/// in the same file (`added_tokens_decoder`) or in `added_tokens.json`, come behind the sentinels and keep their ids.
 ///
 /// The ids are those of `transformers`' `T5Tokenizer`. They differ from those of SentencePiece itself where a text
 /// - spells out a special token, which SentencePiece takes for plain text, or a symbol of the user, around which it does not end words,
@@ -41,8 +44,8 @@ pub(super) fn open(path: &Path) -> Result<tokenizers::Tokenizer> {
     let model = Model::parse(&std::fs::read(path)?)?;
     check(&model)?;
     let config = config_beside(path)?;
-    let pipeline = pipeline(model, sentinel_count(&config)?)?;
-    check_added_tokens(&pipeline, &config)?;
+    let mut pipeline = pipeline(model, sentinel_count(&config)?)?;
+    added::add(&mut pipeline, added::read(path, &config)?)?;
     Ok(pipeline)
 }
 
@@ -86,18 +89,24 @@ fn check(model: &Model) -> Result<()> {
 
 /// The `tokenizer_config.json` in the same folder; null if there is none.
 fn config_beside(path: &Path) -> Result<Value> {
-    let path = path.with_file_name("tokenizer_config.json");
-    if !path.is_file() {
-        return Ok(Value::Null);
-    }
-    let config: Value =
-        serde_json::from_slice(&std::fs::read(&path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    let path = path.with_file_name(CONFIG);
+    let config = json(&path)?;
     match config["tokenizer_class"].as_str() {
         // Other classes put other tokens around a text, and some number the pieces in another way.
         Some(class) if !["T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFast"].contains(&class) => {
             Err(format!("{} says that it is a {class}, and only T5's is read; {WAY_OUT}", path.display()).into())
         }
         _ => Ok(config),
+    }
+}
+
+/// The content of a file; null if there is none.
+fn json(path: &Path) -> Result<Value> {
+    match path.is_file() {
+        true => {
+            Ok(serde_json::from_slice(&std::fs::read(path)?).map_err(|error| format!("{}: {error}", path.display()))?)
+        }
+        false => Ok(Value::Null),
     }
 }
 
@@ -146,21 +155,4 @@ fn pipeline(model: Model, sentinel_count: usize) -> Result<tokenizers::Tokenizer
     });
     pipeline.add_tokens(added.chain(names.iter().map(|name| AddedToken::from(name.as_str(), true))))?;
     Ok(pipeline)
-}
-
-/// Refuses a folder whose `tokenizer_config.json` has tokens that the model lacks or numbers otherwise.
-fn check_added_tokens(pipeline: &tokenizers::Tokenizer, config: &Value) -> Result<()> {
-    let tokens = config["added_tokens_decoder"].as_object();
-    for (id, token) in tokens.into_iter().flatten() {
-        let name = token["content"].as_str().unwrap_or_default();
-        let found = pipeline.token_to_id(name);
-        if found.is_none_or(|found| found.to_string() != *id) {
-            let found = found.map_or("none".into(), |found| found.to_string());
-            return Err(format!(
-                "{name:?} has the id {id} in tokenizer_config.json and {found} in the model; {WAY_OUT}"
-            )
-            .into());
-        }
-    }
-    Ok(())
 }

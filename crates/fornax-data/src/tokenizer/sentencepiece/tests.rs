@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -15,6 +16,15 @@ struct Golden {
     bytes: Vec<Case>,
     t5: Vec<Case>,
     lines: Vec<Lines>,
+    added: Vec<WithAdded>,
+}
+
+/// Files beside `words/spiece.model`, and what comes of them.
+#[derive(Deserialize)]
+struct WithAdded {
+    files: BTreeMap<String, Value>,
+    vocab_size: usize,
+    cases: Vec<Case>,
 }
 
 #[derive(Deserialize)]
@@ -90,18 +100,24 @@ fn varint(mut value: usize) -> Vec<u8> {
     bytes
 }
 
-/// Opens `bytes` as a `spiece.model` in a folder of its own, with this `tokenizer_config.json`.
-fn open(bytes: &[u8], config: Option<&str>) -> std::result::Result<Tokenizer, String> {
+/// Opens `bytes` as a `spiece.model` in a folder of its own, with these files.
+fn open_with(bytes: &[u8], files: &[(&str, &str)]) -> std::result::Result<Tokenizer, String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("spiece.model"), bytes).unwrap();
-    if let Some(config) = config {
-        std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+    for (name, content) in files {
+        std::fs::write(dir.path().join(name), content).unwrap();
     }
     Tokenizer::open(dir.path()).map_err(|error| {
         let error = error.to_string();
         assert!(error.contains("spiece.model: not a usable tokenizer: "), "{error}");
         error.replace(&format!("{}/", dir.path().display()), "").replace(WAY_OUT, "(...)")
     })
+}
+
+/// As [`open_with`], with this `tokenizer_config.json`.
+fn open(bytes: &[u8], config: Option<&str>) -> std::result::Result<Tokenizer, String> {
+    let files: Vec<_> = config.map(|config| (CONFIG, config)).into_iter().collect();
+    open_with(bytes, &files)
 }
 
 fn reason(bytes: &[u8], config: Option<&str>) -> String {
@@ -162,6 +178,47 @@ fn sentinels_are_those_of_the_config_or_of_the_model() {
 }
 
 #[test]
+fn added_tokens_keep_their_ids() {
+    let bytes = std::fs::read(fixture("words/spiece.model")).unwrap();
+    let golden = golden().added;
+    assert_eq!(golden.len(), 2);
+    for WithAdded { files, vocab_size, cases } in golden {
+        let files: Vec<_> = files.iter().map(|(name, content)| (name.as_str(), content.to_string())).collect();
+        let files: Vec<_> = files.iter().map(|(name, content)| (*name, content.as_str())).collect();
+        let tokenizer = open_with(&bytes, &files).unwrap();
+        assert_eq!(tokenizer.vocab_size(), vocab_size);
+        for Case { text, ids, decoded } in cases {
+            assert_eq!(tokenizer.encode(&text).unwrap(), ids, "{text:?}");
+            assert_eq!(tokenizer.decode(&ids, true).unwrap(), decoded, "{text:?}");
+        }
+    }
+    // A token in both files has the flags of the newer one, and sentinels may be among what is added.
+    let config = r#"{"extra_ids": 0, "added_tokens_decoder": {"77": {"content": "<sep>", "special": true}}}"#;
+    let older = r#"{"<sep>": 77, "<extra_id_0>": 76, "word": 78}"#;
+    let both = open_with(&bytes, &[(CONFIG, config), ("added_tokens.json", older)]).unwrap();
+    assert_eq!((both.vocab_size(), both.sentinel_count(), both.sentinel(0)), (79, 1, Some(76)));
+    assert_eq!(both.is_special()[77..], [true, false]);
+}
+
+#[test]
+fn added_tokens_whose_ids_can_not_be_are_refused() {
+    let bytes = File::words().bytes();
+    let refused = |config: &str, older: &str| {
+        let error = open_with(&bytes, &[(CONFIG, config), ("added_tokens.json", older)]).unwrap_err();
+        error.replace("spiece.model: not a usable tokenizer: ", "")
+    };
+    insta::assert_snapshot!(refused("{}", r#"{"<x>": 177}"#), @r#""<x>" has the id 177 in added_tokens.json, but the first free one behind the model, its sentinels and other added tokens is 176; (...)"#);
+    insta::assert_snapshot!(refused("{}", r#"{"<x>": 76}"#), @r#""<x>" has the id 76 in added_tokens.json, but the first free one behind the model, its sentinels and other added tokens is 176; (...)"#);
+    insta::assert_snapshot!(refused("{}", r#"{"<x>": 176, "<y>": 176}"#), @r#""<y>" has the id 176 in added_tokens.json, but the first free one behind the model, its sentinels and other added tokens is 177; (...)"#);
+    insta::assert_snapshot!(refused("{}", r#"{"<extra_id_0>": 176}"#), @r#""<extra_id_0>" has the id 176 in added_tokens.json and 175 in the model; (...)"#);
+    insta::assert_snapshot!(refused("{}", r#"{"<x>": -1}"#), @r#"added_tokens.json has -1 for "<x>"; expected an id"#);
+    insta::assert_snapshot!(refused(r#"{"added_tokens_decoder": {"a": {"content": "<x>"}}}"#, "{}"), @r#"tokenizer_config.json: added_tokens_decoder has {"content":"<x>"} for a; expected a token for an id"#);
+    insta::assert_snapshot!(refused(r#"{"added_tokens_decoder": {"176": {}}}"#, "{}"), @"tokenizer_config.json: added_tokens_decoder has {} for 176; expected a token for an id");
+    insta::assert_snapshot!(refused(r#"{"added_tokens_decoder": {"176": {"content": "<x>"}}}"#, r#"{"<x>": 177}"#), @r#""<x>" has the id 177 in added_tokens.json and 176 in the model; (...)"#);
+    insta::assert_snapshot!(refused("{}", "["), @"added_tokens.json: EOF while parsing a list at line 1 column 1");
+}
+
+#[test]
 fn a_trained_tokenizer_has_the_sentinels_that_its_config_asks_for() {
     use crate::store::tests::memory;
     use crate::{TokenizerConfig, TokenizerKind};
@@ -206,7 +263,7 @@ fn a_config_of_another_kind_is_refused() {
     let refused = |config| reason(&bytes, Some(config));
     insta::assert_snapshot!(refused(r#"{"tokenizer_class": "AlbertTokenizer"}"#), @"tokenizer_config.json says that it is a AlbertTokenizer, and only T5's is read; (...)");
     insta::assert_snapshot!(refused(r#"{"extra_ids": -1}"#), @"extra_ids in tokenizer_config.json is -1; expected a number up to 65536");
-    insta::assert_snapshot!(refused(r#"{"added_tokens_decoder": {"5": {"content": "<x>"}}}"#), @r#""<x>" has the id 5 in tokenizer_config.json and none in the model; (...)"#);
+    insta::assert_snapshot!(refused(r#"{"added_tokens_decoder": {"5": {"content": "<x>"}}}"#), @r#""<x>" has the id 5 in tokenizer_config.json, but the first free one behind the model, its sentinels and other added tokens is 176; (...)"#);
     insta::assert_snapshot!(refused("{"), @"tokenizer_config.json: EOF while parsing an object at line 1 column 1");
 }
 
