@@ -165,7 +165,7 @@ impl PairSet {
     /// # Panics
     ///
     /// If there is no such pair.
-    pub fn source(&self, example: u64) -> &[u32] {
+    pub(crate) fn source(&self, example: u64) -> &[u32] {
         self.sources.row(example as usize)
     }
 
@@ -174,7 +174,7 @@ impl PairSet {
     /// # Panics
     ///
     /// If there is no such pair.
-    pub fn target(&self, example: u64) -> &[u32] {
+    pub(crate) fn target(&self, example: u64) -> &[u32] {
         self.targets.row(example as usize)
     }
 

@@ -100,7 +100,7 @@ impl TextPairs {
     }
 
     /// How many of these pairs are in another set too.
-    pub fn shared_with(&self, other: &Self) -> usize {
+    pub(crate) fn shared_with(&self, other: &Self) -> usize {
         let mut counts: HashMap<&TextPair, usize> = HashMap::with_capacity(self.pairs.len());
         for pair in &self.pairs {
             *counts.entry(pair).or_default() += 1;

@@ -20,7 +20,7 @@ use crate::predict::SearchArgs;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// A Hugging Face folder with a classifier or an encoder-decoder, or a run folder, of which the best model is taken
+    /// A Hugging Face folder with a classifier or an encoder-decoder, or a run folder, of which the averaged, else the best model is taken
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Of a classifier: a task of GLUE: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte or wnli; short for --set data.task=NAME. Of an

@@ -17,7 +17,7 @@ pub(crate) use text2text::SearchArgs;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// A Hugging Face folder, or a run folder, of which the best model is taken
+    /// A Hugging Face folder, or a run folder, of which the averaged, else the best model is taken
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// What to do: text-classification, fill-mask, feature-extraction, text2text-generation, translation, summarization, or one that
