@@ -65,6 +65,9 @@ pub fn main_with<A: Parser>(
     fornax_backend::pin_default_device();
     start_logs();
     std::panic::set_hook(Box::new(|panic| {
+        if std::thread::current().name() == Some(fornax_data::CAUGHT) {
+            return;
+        }
         let place = panic.location().map_or_else(String::new, |place| format!(" ({}:{})", place.file(), place.line()));
         say(&format!("error: this is a bug in Fornax or below it{place}: {}", message(panic.payload())));
     }));

@@ -117,6 +117,21 @@ impl DenoisingConfig {
         self.mixture().map(|_| ())
     }
 
+    /// The names of all modes, each once: tokens that a tokenizer trained for this should have.
+    ///
+    /// # Errors
+    ///
+    /// As [`validate`](Self::validate).
+    pub fn modes(&self) -> Result<Vec<String>, DataError> {
+        let mut modes: Vec<String> = Vec::new();
+        for mode in self.mixture()?.into_iter().filter_map(|(config, _)| config.mode) {
+            if !modes.contains(&mode) {
+                modes.push(mode);
+            }
+        }
+        Ok(modes)
+    }
+
     /// What is mixed; a mixture of one where the kind is none.
     pub(crate) fn mixture(&self) -> Result<Vec<(DenoiserConfig, Denoiser)>, DataError> {
         if self.kind == DenoisingKind::Ul2 {

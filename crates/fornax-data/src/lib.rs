@@ -30,6 +30,9 @@ mod suggest;
 pub mod text_tasks;
 pub mod tokenizer;
 
+/// The name of threads whose panics are caught and dealt with: a program's hook has nothing to say of them.
+pub const CAUGHT: &str = "fornax-caught";
+
 pub use batch::{IGNORE_TARGET, TokenBatch};
 pub use blocks::{BlockBatches, Blocks, Tail};
 pub use dataset::DataConfig;

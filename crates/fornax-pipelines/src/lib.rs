@@ -45,7 +45,8 @@ pub use fornax_models::Pooling;
 pub use kind::ModelKind;
 pub use text_classification::{LabelScore, TextClassification};
 pub use text2text::{
-    AnswerRow, Answers, GeneratedText, Text2Text, Text2TextModel, Text2TextOptions, Written, save_generation_config,
+    AnswerRow, Answers, GeneratedText, Limits, Text2Text, Text2TextModel, Text2TextOptions, Written,
+    save_generation_config,
 };
 
 /// A text, or a pair of texts such as premise and hypothesis.

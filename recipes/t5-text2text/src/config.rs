@@ -88,7 +88,10 @@ impl Config {
     pub fn validate(&self) -> anyhow::Result<()> {
         match self.training()? {
             Training::Pretraining(objective) => objective.validate()?,
-            Training::Tasks(tasks) => tasks.iter().try_for_each(check_name)?,
+            Training::Tasks(tasks) => {
+                tasks.iter().try_for_each(check_name)?;
+                self.mixture.clone().unwrap_or_default().check(tasks)?;
+            }
         }
         self.train.validate()?;
         let (metric, known) = (&self.train.metric_for_best, self.metrics());

@@ -187,10 +187,11 @@ impl Export {
     }
 }
 
-/// The keys of `config.json` by which `transformers` puts a task's prefix before a text. Of a single task the model needs no name. A
-/// task that makes its sources of several columns has no prefix.
+/// The keys of `config.json` by which `transformers` puts a task's prefix before a text. Of a single task the model needs no name. Of a
+/// task that makes its sources of several columns the text is a whole source, without a prefix.
 fn prefixes(config: &Config) -> Map<String, Value> {
-    let prefixes: Vec<_> = config.tasks.iter().filter_map(|task| Some((&task.name, task.text_prefix()?))).collect();
+    let prefixes: Vec<_> =
+        config.tasks.iter().map(|task| (&task.name, task.text_prefix().unwrap_or_default())).collect();
     let mut keys = Map::new();
     if let ([_], [(_, prefix)]) = (&config.tasks[..], &prefixes[..]) {
         keys.insert("prefix".into(), json!(prefix));

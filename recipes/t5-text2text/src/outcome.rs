@@ -120,7 +120,7 @@ impl<'a> Writer<'a> {
         let folder = run.join(FOLDER);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         for TaskAnswers { task, answers } in answers {
-            answers.warn(&self.options(&self.answering.last));
+            answers.limits().warn(&format!("{} {name}: ", task.name), &self.options(&self.answering.last));
             write_atomic(&folder.join(format!("{}-{name}.tsv", task.name)), answers.table().as_bytes())?;
         }
         Ok(())

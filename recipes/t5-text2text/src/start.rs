@@ -16,6 +16,11 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     let config = Config { model: start.model.clone(), ..config.clone() };
     let mut opening = config.clone();
     opening.tokenizer.from = start.tokenizer_from(opening.tokenizer.from);
+    if let Some(objective) = &config.objective {
+        let extra = &mut opening.tokenizer.extra_tokens;
+        let missing: Vec<String> = objective.modes()?.into_iter().filter(|mode| !extra.contains(mode)).collect();
+        extra.extend(missing);
+    }
     Ok((config, opening))
 }
 

@@ -147,6 +147,8 @@ pub(crate) struct TokenizerTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     end_of_text: Option<bool>,
     sentinels: usize,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    extra_tokens: Vec<String>,
 }
 
 /// The tokenizer that is trained where the config says nothing.

@@ -54,13 +54,13 @@ pub(crate) fn write(
     let folder = run.dir().join(PREDICTIONS);
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let mut answers = translate(learner, config, data, texts, usize::MAX, 1, run)?;
-    answers.warn(&decoding(config, data, 1));
+    answers.limits().warn("test: ", &decoding(config, data, 1));
     write_atomic(&folder.join("test.tsv"), answers.table().as_bytes())?;
     metrics.values.extend(answers.scores(&SCORES)?);
     let beams = config.generate.num_beams;
     if beams > 1 {
         answers = translate(learner, config, data, texts, usize::MAX, beams, run)?;
-        answers.warn(&decoding(config, data, beams));
+        answers.limits().warn(&format!("test, {beams} beams: "), &decoding(config, data, beams));
         write_atomic(&folder.join(format!("test-beam{beams}.tsv")), answers.table().as_bytes())?;
         let scores = answers.scores(&SCORES)?;
         metrics.values.extend(scores.into_iter().map(|(name, value)| (format!("{name}_beam{beams}"), value)));

@@ -225,7 +225,9 @@ impl PairConfig {
         ];
         let first_set = |keys: &[(&'static str, bool)]| keys.iter().find(|(_, set)| *set).map(|(key, _)| *key);
         if self.source == self.target {
-            return conflict("data.source", "data.target", "both name the same column or language");
+            let (value, source) = (self.target.clone(), &self.source);
+            let expected = format!("another column or language than data.source = \"{source}\"");
+            return Err(DataError::ConfigValue { key: "data.target", value, expected });
         }
         if self.tokens_per_batch.is_some() && !self.group_by_length {
             let reason = "batches of so many tokens are always of pairs of about the same length";

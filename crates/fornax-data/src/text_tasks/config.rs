@@ -131,6 +131,15 @@ impl TaskConfig {
 }
 
 impl MixtureConfig {
+    /// Checks what can be checked before any file is read.
+    ///
+    /// # Errors
+    /// A temperature or weights that are missing, make no sense, or play no part.
+    pub fn check(&self, tasks: &[TaskConfig]) -> Result<(), DataError> {
+        let tasks: Vec<&TaskConfig> = tasks.iter().collect();
+        self.shares(&tasks, &vec![1; tasks.len()]).map(|_| ())
+    }
+
     /// The share of each task, in their order; they add up to 1. `sizes` are the numbers of their examples, none 0.
     ///
     /// # Errors

@@ -20,11 +20,12 @@ impl Tokenizer {
             return Self::open(Path::new(path));
         }
         let key = format!(
-            "{TRAINING_VERSION}\n{}\n{}\n{:?}\n{}\n{}",
+            "{TRAINING_VERSION}\n{}\n{}\n{:?}\n{}\n{:?}\n{}",
             config.kind,
             config.vocab_size,
             config.end_of_text,
             config.sentinels,
+            config.extra_tokens,
             source.fingerprint()?
         );
         let name = format!("{}-{:.16x}.json", config.kind, Sha256::digest(key));

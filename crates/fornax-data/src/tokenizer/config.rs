@@ -21,6 +21,9 @@ pub struct TokenizerConfig {
     /// How many sentinels `<extra_id_N> ... <extra_id_0>` stand behind all other tokens; T5 has 100. `vocab_size` counts them in.
     #[serde(skip_serializing_if = "is_zero")]
     pub sentinels: usize,
+    /// More special tokens, before the sentinels, such as UL2's modes. `vocab_size` counts them in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_tokens: Vec<String>,
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -30,7 +33,14 @@ fn is_zero(count: &usize) -> bool {
 impl Default for TokenizerConfig {
     fn default() -> Self {
         // 8,192 tokens: on a few megabytes of text the embedding of a small model is still well trained.
-        Self { from: None, kind: TokenizerKind::ByteBpe, vocab_size: 8192, end_of_text: None, sentinels: 0 }
+        Self {
+            from: None,
+            kind: TokenizerKind::ByteBpe,
+            vocab_size: 8192,
+            end_of_text: None,
+            sentinels: 0,
+            extra_tokens: Vec::new(),
+        }
     }
 }
 

@@ -331,3 +331,29 @@ fn published_tokenizers_give_their_published_ids() {
     assert_eq!(neox.encode("Hello world").unwrap(), [12092, 1533]);
     assert_eq!(neox.end_of_text_id(), Some(0));
 }
+
+/// The trainer has a piece of that name, whose score is not a number.
+#[test]
+fn unigram_trains_on_the_name_of_its_own_unknown_token() {
+    let text = "the lowest <UNK> of all, x<UNK>y and \"<UNK>\" again; the lowest of the low";
+    let config = TokenizerConfig { kind: TokenizerKind::Unigram, vocab_size: 60, ..TokenizerConfig::default() };
+    let tokenizer = Tokenizer::train(&config, &memory(&[text])).unwrap();
+    assert_eq!(tokenizer.decode(&tokenizer.encode("x<UNK>y").unwrap(), true).unwrap(), "x<UNK>y");
+}
+
+#[test]
+fn extra_tokens_stand_before_the_sentinels() {
+    for kind in [TokenizerKind::Unigram, TokenizerKind::ByteBpe, TokenizerKind::Wordpiece] {
+        let extra_tokens = ["[R]", "[S]"].map(str::to_owned).into();
+        let config =
+            TokenizerConfig { kind, vocab_size: 310, sentinels: 3, extra_tokens, ..TokenizerConfig::default() };
+        let text = "[R] the lowest of the low [R] [S] and all that is low";
+        let tokenizer = Tokenizer::train(&config, &memory(&[text])).unwrap();
+        let size = tokenizer.vocab_size() as u32;
+        let ids =
+            ["[R]", "[S]", "<extra_id_2>", "<extra_id_1>", "<extra_id_0>"].map(|name| tokenizer.token_to_id(name));
+        assert_eq!(ids, [5, 4, 3, 2, 1].map(|behind| Some(size - behind)), "{kind}");
+        assert!(size <= 310);
+        assert_eq!(tokenizer.encode("[S]").unwrap().iter().filter(|id| **id == size - 4).count(), 1, "{kind}");
+    }
+}

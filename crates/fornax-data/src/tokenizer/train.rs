@@ -37,7 +37,9 @@ impl Tokenizer {
         let failed =
             |reason: String| DataError::TokenizerTraining { kind: config.kind, corpus: source.describe(), reason };
         let end_of_text = config.end_of_text.unwrap_or(config.kind == TokenizerKind::ByteBpe);
-        let size = VocabSize { whole: config.vocab_size, sentinels: config.sentinels };
+        let added: Vec<String> =
+            config.extra_tokens.iter().cloned().chain(sentinels::names(config.sentinels)).collect();
+        let size = VocabSize { whole: config.vocab_size, added: added.len() };
         tracing::info!("training a {} tokenizer on {}", config.kind, source.describe());
         let pipeline = match config.kind {
             TokenizerKind::Byte => table::bytes(end_of_text),
@@ -64,19 +66,18 @@ impl Tokenizer {
                 let trained = catch_unwind(AssertUnwindSafe(|| match kind {
                     TokenizerKind::ByteBpe => byte_bpe(&words, size, end_of_text),
                     TokenizerKind::Wordpiece => wordpiece(&words, size),
-                    _ => unigram::train(words, size, untrained),
+                    _ => unigram::train(words, size, &added, untrained),
                 }));
                 spinner.finish_and_clear();
                 // The trainers of `tokenizers` assert what a strange corpus can break.
                 trained.map_err(|payload| failed(panic_message(payload.as_ref())))?
             }
         };
-        let with_sentinels = pipeline.and_then(|mut pipeline| {
-            let names = sentinels::names(config.sentinels);
-            pipeline.add_special_tokens(names.map(|name| AddedToken::from(name, true)))?;
+        let with_added = pipeline.and_then(|mut pipeline| {
+            pipeline.add_special_tokens(added.into_iter().map(|name| AddedToken::from(name, true)))?;
             Ok(pipeline)
         });
-        let pipeline = with_sentinels.map_err(|error| match error.downcast::<DataError>() {
+        let pipeline = with_added.map_err(|error| match error.downcast::<DataError>() {
             Ok(error) => *error,
             Err(error) => failed(error.to_string()),
         })?;
@@ -90,19 +91,19 @@ pub(super) struct VocabSize {
     /// All tokens.
     pub(super) whole: usize,
     /// Those behind what is trained.
-    pub(super) sentinels: usize,
+    pub(super) added: usize,
 }
 
 impl VocabSize {
     /// The tokens that are left for a trainer. Refuses a size that has no room for the `minimum` of alphabet and special tokens.
     pub(super) fn trained(self, minimum: usize) -> Result<usize, DataError> {
-        let left = self.whole.checked_sub(self.sentinels).filter(|left| *left >= minimum);
+        let left = self.whole.checked_sub(self.added).filter(|left| *left >= minimum);
         left.ok_or_else(|| DataError::ConfigValue {
             key: "tokenizer.vocab_size",
             value: self.whole.to_string(),
             expected: format!(
                 "at least {}, for the alphabet of the text and the special tokens",
-                minimum.saturating_add(self.sentinels)
+                minimum.saturating_add(self.added)
             ),
         })
     }

@@ -1,6 +1,6 @@
 //! Training of Unigram tokenizers (Kudo, 2018) so that it gives the same result each time.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokenizers::AddedToken;
@@ -11,13 +11,15 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::template::TemplateProcessing;
 
-use super::sentinels;
 use super::train::{VocabSize, WordCounts};
+use crate::CAUGHT;
 use crate::loader::panic_message;
 
 /// T5's special tokens, in the order of their ids.
 const SPECIALS: [&str; 3] = ["<pad>", "</s>", "<unk>"];
 const UNKNOWN: &str = "<unk>";
+/// A piece of the trainer while it trains.
+const TRAINERS_UNKNOWN: &str = "<UNK>";
 /// The trainer gives characters that its model lacks the lowest score plus a multiple of this.
 const PENALTY_STEP: f64 = 0.0001;
 /// How many orders of the words are tried.
@@ -46,10 +48,11 @@ pub(super) fn pipeline() -> tokenizers::Result<tokenizers::Tokenizer> {
     Ok(pipeline)
 }
 
-/// Trains on sorted `words` and puts the model into `pipeline`.
+/// Trains on sorted `words` and puts the model into `pipeline`, with the tokens `added` behind all others.
 pub(super) fn train(
     words: WordCounts,
     size: VocabSize,
+    added: &[String],
     mut pipeline: tokenizers::Tokenizer,
 ) -> tokenizers::Result<tokenizers::Tokenizer> {
     let characters: BTreeSet<char> = words.iter().flat_map(|(word, _)| word.chars()).collect();
@@ -61,10 +64,20 @@ pub(super) fn train(
         .special_tokens(specials.clone())
         .unk_token(Some(UNKNOWN.into()))
         .build()?;
-    let words = words.into_iter().map(|(word, count)| (word, u32::try_from(count).unwrap_or(u32::MAX))).collect();
-    pipeline.with_model(in_fixed_order(&run(&trainer, words)?, size.sentinels)?);
+    pipeline.with_model(in_fixed_order(&run(&trainer, trainable(words))?, added)?);
     pipeline.add_special_tokens(specials)?;
     Ok(pipeline)
+}
+
+/// The words without the trainer's own name for what it doesn't know, which has no number for a score: they are cut in it.
+fn trainable(words: WordCounts) -> Vec<(String, u32)> {
+    let mut cut: BTreeMap<String, u64> = BTreeMap::new();
+    for (word, count) in words {
+        for part in word.replace(TRAINERS_UNKNOWN, "<UN\0K>").split('\0').filter(|part| !part.is_empty()) {
+            *cut.entry(part.to_owned()).or_default() += count;
+        }
+    }
+    cut.into_iter().map(|(word, count)| (word, u32::try_from(count).unwrap_or(u32::MAX))).collect()
 }
 
 /// Runs the trainer on the words in their order, or if that fails on the words rotated.
@@ -73,7 +86,7 @@ pub(super) fn train(
 /// of its reductions, and then indexes out of bounds. Another last word is a way around it, and the same one each time.
 fn run(trainer: &UnigramTrainer, mut words: Vec<(String, u32)>) -> tokenizers::Result<Unigram> {
     // The trainer adds up floating-point counts in as many parts as there are threads: one thread, one result on every machine.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).thread_name(|_| CAUGHT.into()).build()?;
     let mut failure = String::new();
     for _ in 0..ROTATIONS {
         let mut model = Unigram::default();
@@ -90,8 +103,9 @@ fn run(trainer: &UnigramTrainer, mut words: Vec<(String, u32)>) -> tokenizers::R
 }
 
 /// Undoes what the trainer leaves to the order of a hash map: which of the characters that its model lacks gets which of the lowest
-/// scores, and the order of equal scores. Behind them come the sentinels, as in the model of T5's own `tokenizer.json`.
-fn in_fixed_order(model: &Unigram, sentinels: usize) -> tokenizers::Result<Unigram> {
+/// scores, and the order of equal scores. Behind them come the tokens `added`, as the sentinels in the model of
+/// T5's own `tokenizer.json`.
+fn in_fixed_order(model: &Unigram, added: &[String]) -> tokenizers::Result<Unigram> {
     let (specials, mut pieces): (Vec<_>, Vec<_>) =
         model.iter().cloned().partition(|(token, _)| SPECIALS.contains(&token.as_str()));
     let lowest = pieces.iter().map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
@@ -116,6 +130,7 @@ fn in_fixed_order(model: &Unigram, sentinels: usize) -> tokenizers::Result<Unigr
     pieces.sort_unstable_by(|(a, a_score), (b, b_score)| b_score.total_cmp(a_score).then_with(|| a.cmp(b)));
     let unknown = specials.iter().position(|(token, _)| token == UNKNOWN);
     // Their score plays no part: as special tokens they are taken out of a text before the model sees it.
-    let sentinels = sentinels::names(sentinels).map(|name| (name, 0.0));
-    Unigram::from(specials.into_iter().chain(pieces).chain(sentinels).collect(), unknown, false)
+    let added_pieces = added.iter().map(|name| (name.clone(), 0.0));
+    pieces.retain(|(piece, _)| !added.contains(piece));
+    Unigram::from(specials.into_iter().chain(pieces).chain(added_pieces).collect(), unknown, false)
 }

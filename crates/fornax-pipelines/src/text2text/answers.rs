@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use fornax_data::pairs::{TextPair, TextPairs};
 use fornax_metrics::{MetricError, TextMetric, TextScores};
 
-use super::{Text2Text, Text2TextOptions, warn};
+use super::{GeneratedText, Limits, Text2Text, Text2TextOptions};
 use crate::PipelineError;
 
 /// What a model wrote to the sources of a set of pairs, beside what was to be written.
@@ -12,8 +12,7 @@ pub struct Answers<'a> {
     pairs: &'a [TextPair],
     /// One for each pair.
     texts: Vec<String>,
-    cut: usize,
-    unended: usize,
+    limits: Limits,
 }
 
 /// A source, its reference and its answer.
@@ -43,14 +42,10 @@ impl Text2Text {
         let pairs = &set.pairs()[..set.pairs().len().min(count)];
         let sources: Vec<&str> = pairs.iter().map(|pair| pair.source.as_str()).collect();
         let written = self.run_part(&sources, 0, options, progress)?;
-        let (mut texts, mut unended) = (Vec::with_capacity(pairs.len()), 0);
-        for found in written.texts {
-            // A search without a hypothesis has nothing to say.
-            let best = found.into_iter().next();
-            unended += usize::from(best.as_ref().is_some_and(|best| !best.ended));
-            texts.push(best.map(|best| best.text).unwrap_or_default());
-        }
-        Ok(Answers { pairs, texts, cut: written.cut, unended })
+        // A search without a hypothesis has nothing to say.
+        let best = |found: Vec<GeneratedText>| found.into_iter().next().map(|best| best.text).unwrap_or_default();
+        let texts = written.texts.into_iter().map(best).collect();
+        Ok(Answers { pairs, texts, limits: written.limits })
     }
 }
 
@@ -90,9 +85,9 @@ impl Answers<'_> {
         self.rows().fold(head, |table, row| table + &row.cells() + "\n")
     }
 
-    /// Says in the log how many sources were cut, and how many answers stop in the middle.
-    pub fn warn(&self, options: &Text2TextOptions) {
-        warn(self.len(), self.cut, self.unended, options);
+    /// What limits did to sources and answers.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 }
 

@@ -68,28 +68,42 @@ pub struct GeneratedText {
 pub struct Written {
     /// For each text, in their order: the best hypotheses of beam search first, or draws.
     pub texts: Vec<Vec<GeneratedText>>,
-    /// How many texts were too long to be read whole.
+    /// What limits did to them.
+    pub limits: Limits,
+}
+
+/// What limits did to texts and answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// How many texts there were.
+    pub texts: usize,
+    /// Those that were too long to be read whole.
     pub cut: usize,
+    /// Those whose best answer stops in the middle.
+    pub unended: usize,
 }
 
-impl Written {
-    /// Says in the log how many texts were cut, and how many best answers stop in the middle.
-    pub fn warn(&self, options: &Text2TextOptions) {
-        let unended = self.texts.iter().filter(|texts| texts.first().is_some_and(|best| !best.ended)).count();
-        warn(self.texts.len(), self.cut, unended, options);
+impl Limits {
+    /// Those of more texts besides.
+    pub fn add(&mut self, more: Self) {
+        self.texts += more.texts;
+        self.cut += more.cut;
+        self.unended += more.unended;
     }
-}
 
-fn warn(all: usize, cut: usize, unended: usize, options: &Text2TextOptions) {
-    if cut > 0 {
-        tracing::warn!("{cut} of {all} texts were cut to max_source_len = {} tokens", options.max_source_len);
-    }
-    if unended > 0 {
-        let Seq2SeqOptions { max_new_tokens: most, max_new_tokens_per_source_token: more, .. } = options.decoding;
-        let more = if more > 0.0 { format!(" and {more} more for each token read") } else { String::new() };
-        tracing::warn!(
-            "{unended} of {all} answers stop in the middle: they have max_new_tokens = {most}{more}, or fill the model"
-        );
+    /// Says in the log how many texts were cut, and how many answers stop in the middle; `place` comes first.
+    pub fn warn(&self, place: &str, options: &Text2TextOptions) {
+        let (Self { texts, cut, unended }, max_source_len) = (self, options.max_source_len);
+        if *cut > 0 {
+            tracing::warn!("{place}{cut} of {texts} texts were cut to max_source_len = {max_source_len} tokens");
+        }
+        if *unended > 0 {
+            let Seq2SeqOptions { max_new_tokens: most, max_new_tokens_per_source_token: more, .. } = options.decoding;
+            let more = if more > 0.0 { format!(" and {more} more for each token read") } else { String::new() };
+            tracing::warn!(
+                "{place}{unended} of {texts} answers stop in the middle: they have max_new_tokens = {most}{more}, or fill the model"
+            );
+        }
     }
 }
 
@@ -158,6 +172,15 @@ impl Text2Text {
         Self { lowercase, ..self }
     }
 
+    /// Whether the model can be computed in the precision that was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When its numbers leave the range of the type.
+    pub fn check_precision(&self) -> Result<(), PipelineError> {
+        Ok(self.model.check_precision(self.precision)?)
+    }
+
     /// The tasks that `task_specific_params` of `config.json` has settings for, such as `translation_en_to_de`.
     pub fn tasks(&self) -> impl Iterator<Item = &str> {
         self.settings.tasks()
@@ -186,7 +209,7 @@ impl Text2Text {
     ///
     /// Names the option, its value and what it may be; or a precision that the model can't be computed in.
     pub fn check(&self, options: &Text2TextOptions) -> Result<(), PipelineError> {
-        self.model.check_precision(self.precision)?;
+        self.check_precision()?;
         options.decoding.validate(self.model.vocab_size())?;
         let (len, most) = (options.max_source_len, self.model.max_source_positions());
         if len < 2 || most.is_some_and(|most| len > most) {
@@ -208,12 +231,12 @@ impl Text2Text {
     /// As [`check`](Self::check); when a text has a character that the tokenizer can't read, or the model's numbers are not finite.
     pub fn run(&self, texts: &[&str], options: &Text2TextOptions) -> Result<Vec<Vec<GeneratedText>>, PipelineError> {
         let written = self.run_part(texts, 0, options, |_| {})?;
-        written.warn(options);
+        written.limits.warn("", options);
         Ok(written.texts)
     }
 
     /// As [`run`](Self::run), for some of many texts of which `first` come before them: draws follow from a text's place among all.
-    /// `progress` hears after each batch how many texts it had. The log hears nothing: see [`Written::warn`].
+    /// `progress` hears after each batch how many texts it had. The log hears nothing: see [`Limits::warn`].
     ///
     /// Batches are of texts of about the same length, the longest first: memory is short at once or never.
     ///
@@ -243,7 +266,9 @@ impl Text2Text {
             }
             progress(batch.len());
         }
-        Ok(Written { texts: answers, cut })
+        let unended =
+            answers.iter().filter(|texts| texts.first().is_some_and(|best: &GeneratedText| !best.ended)).count();
+        Ok(Written { limits: Limits { texts: answers.len(), cut, unended }, texts: answers })
     }
 
     /// The tokens of each text, then the one that ends it: as sources of training are made. And how many were cut.

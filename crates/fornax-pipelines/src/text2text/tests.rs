@@ -320,7 +320,7 @@ fn answers_stand_beside_their_references_and_are_scored() {
     options.decoding.min_new_tokens = 4;
     options.max_source_len = 6;
     let written = pipeline.run_part(&TEXTS, 0, &options, |_| {}).unwrap();
-    assert_eq!(written.cut, 1, "six words and the end");
+    assert_eq!(written.limits, Limits { texts: 5, cut: 1, unended: written.limits.unended }, "six words and the end");
     let best: Vec<&str> = written.texts.iter().map(|texts| texts[0].text.as_str()).collect();
     let (folder, config) = pairs(&TEXTS, &[&best[..4], &["t42 t42 t42 t42 t42"]].concat());
     let sets = config.open_scored_in(Places::default()).unwrap();

@@ -37,9 +37,10 @@ type Scored = (Vec<TextMetric>, TextPairs);
 pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<()> {
     check_flags(args).usage()?;
     let device = fornax_backend::open(&args.device)?;
-    device.check_precision(args.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let pipeline = Text2Text::open(folder, &device.device)?.with(args.precision, args.batch_size);
+    pipeline.check_precision().usage()?;
+    device.check_precision(args.precision)?;
     let mut options = pipeline.options(None)?;
     let config = config_of_run(folder)?;
     let sets = match tasks(args, &config, folder)? {
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Args, folder: &Path) -> anyhow::Result<()> {
         let answers = pipeline.answer(set, usize::MAX, &options, |texts| bar.inc(texts as u64));
         bar.finish_and_clear();
         let answers = answers.with_context(|| set.name().to_owned())?;
-        answers.warn(&options);
+        answers.limits().warn(&format!("{}: ", set.name()), &options);
         let scores = answers.scores(metrics)?.into_iter();
         let metrics = scores.map(|(name, value)| (name + &suffix, value)).collect();
         let line = Line { set: set.name(), examples: answers.len() as u64, metrics };

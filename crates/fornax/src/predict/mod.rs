@@ -8,7 +8,7 @@ use clap::{ValueEnum, builder::RangedU64ValueParser};
 use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, model_folder};
 use fornax_models::{Pooling, hf::HeadKind};
-use fornax_pipelines::{BATCH_SIZE, FeatureExtraction, FillMask, ModelKind, Text2Text, TextClassification};
+use fornax_pipelines::{BATCH_SIZE, FeatureExtraction, FillMask, Limits, ModelKind, Text2Text, TextClassification};
 use serde_json::json;
 
 use inputs::each_part;
@@ -123,10 +123,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     check_task(&task, &kind).usage()?;
     check_flags(args, &task)?;
     let device = fornax_backend::open(&args.device)?;
-    device.check_precision(args.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let (precision, batch_size) = (args.precision, args.batch_size);
     let top_k = |default: usize| args.top_k.map_or(default, |k| usize::try_from(k).unwrap_or(usize::MAX));
+    if !matches!(task, Task::Text2Text(_)) {
+        device.check_precision(precision)?;
+    }
     match task {
         Task::TextClassification => {
             let pipeline = TextClassification::open(&folder, &device.device)?.with(precision, batch_size);
@@ -162,8 +164,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Task::Text2Text(name) => {
             let pipeline = Text2Text::open(&folder, &device.device)?.with(precision, batch_size);
+            // First, because a model's own reason says more.
+            pipeline.check_precision().usage()?;
+            device.check_precision(precision)?;
             let options = text2text::options(args, &pipeline, &name).usage()?;
-            each_part(args, |part| text2text::answers(&pipeline, &options, part))
+            let mut limits = Limits::default();
+            let answered = each_part(args, |part| text2text::answers(&pipeline, &options, part, &mut limits));
+            limits.warn("", &options);
+            answered
         }
     }
 }

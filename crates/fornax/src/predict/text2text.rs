@@ -1,5 +1,5 @@
 use anyhow::{anyhow, bail};
-use fornax_pipelines::{Text2Text, Text2TextOptions};
+use fornax_pipelines::{Limits, Text2Text, Text2TextOptions};
 use serde_json::{Value, json};
 
 use super::{Args, inputs::Part};
@@ -18,7 +18,7 @@ pub(crate) struct SearchArgs {
     num_beams: Option<usize>,
     /// Divides a beam's log-probability by its length to this power: more favours long texts [default: as the model's files say,
     /// else 1]
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     length_penalty: Option<f64>,
 }
 
@@ -63,7 +63,7 @@ impl SearchArgs {
 #[derive(clap::Args, Debug)]
 pub(super) struct DrawArgs {
     /// Draw each token, with logits divided by T; 0 takes the likeliest
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub(super) temperature: Option<f64>,
     /// Draw among the likeliest tokens whose probabilities reach P together
     #[arg(long, value_name = "P")]
@@ -82,7 +82,15 @@ pub(super) struct DrawArgs {
 /// What the model's files say for a task, with the flags over it.
 pub(super) fn options(args: &Args, pipeline: &Text2Text, task: &str) -> anyhow::Result<Text2TextOptions> {
     let draws = &args.draws;
-    let mut options = pipeline.options(settings(args, pipeline, task)?.as_deref())?;
+    let settings = settings(args, pipeline, task)?;
+    let mut options = pipeline.options(settings.as_deref())?;
+    let known: Vec<&str> = pipeline.tasks().collect();
+    if settings.is_none() && !known.is_empty() && options.prefix.is_empty() && args.search.prefix.is_none() {
+        tracing::warn!(
+            "texts are read as they are; the model knows tasks by their prefixes: --task {}",
+            known.join(", --task ")
+        );
+    }
     let decoding = &mut options.decoding;
     if let Some(temperature) = draws.temperature {
         decoding.temperature = temperature;
@@ -119,10 +127,15 @@ fn settings(args: &Args, pipeline: &Text2Text, task: &str) -> anyhow::Result<Opt
     }
 }
 
-pub(super) fn answers(pipeline: &Text2Text, options: &Text2TextOptions, part: &Part<'_>) -> anyhow::Result<Vec<Value>> {
+pub(super) fn answers(
+    pipeline: &Text2Text,
+    options: &Text2TextOptions,
+    part: &Part<'_>,
+    limits: &mut Limits,
+) -> anyhow::Result<Vec<Value>> {
     let texts: Vec<&str> = part.texts.iter().map(|(text, _)| *text).collect();
     let written = pipeline.run_part(&texts, part.first, options, |texts| part.bar.inc(texts as u64))?;
-    written.warn(options);
+    limits.add(written.limits);
     let answers = written.texts.into_iter().map(|texts| match &texts[..] {
         [only] if options.decoding.num_return == 1 => json!(only),
         _ => json!({"generated_texts": texts}),
