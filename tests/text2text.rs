@@ -151,6 +151,16 @@ fn hidden_spans_are_learned_and_the_example_is_filled_in() {
 }
 
 #[test]
+fn the_modes_of_ul2_are_tokens_of_a_tokenizer_that_is_trained_for_it() {
+    let lab = text_lab();
+    let arguments = ["data", "inspect", "pretrain.toml", "--recipe", "t5-text2text", "--set", "objective.kind=ul2"];
+    let shown = lab.fornax(&[&arguments[..], &["--set", "objective.seq_len=96"]].concat()).ok().stdout;
+    // The first row's source begins with one of them, in one piece.
+    let modes = ["[R]", "[S]", "[X]"].map(|mode| format!("\"{mode}\""));
+    assert!(modes.iter().any(|mode| shown.contains(mode.as_str())), "{shown}");
+}
+
+#[test]
 fn a_run_that_was_killed_is_the_run_that_was_not() {
     let lab = text_lab();
     for (config, learns) in [("pretrain.toml", "loss"), ("both.toml", "heat_exact_match")] {
@@ -237,6 +247,10 @@ fn several_tasks_are_measured_each_by_its_own_metric() {
         let set = |line: &str| serde_json::from_str::<Value>(line).unwrap()["set"].as_str().unwrap().to_owned();
         outcome.lines().map(set).collect::<Vec<_>>()
     };
+    let unnamed = lab.fornax(&["predict", "--model", "run", "--device", cpu(), "the iron glows"]).ok();
+    assert!(
+        unnamed.stderr.contains("texts are read as they are") && unnamed.stderr.contains("--task heat, --task thing")
+    );
     assert_eq!(sets(&[]), ["valid of heat", "test of heat", "valid of thing"]);
     assert_eq!(sets(&["--task", "thing"]), ["valid of thing"]);
     for (arguments, says) in [
