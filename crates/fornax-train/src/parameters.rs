@@ -156,9 +156,15 @@ impl ParameterVisitor for List {
 
 struct Export(NamedTensors);
 
+/// The same numbers in memory of their own. On wgpu, what a tensor gives is read when it is first looked at, and by then a later step may
+/// have been made in its place.
+pub(crate) fn on_host(data: TensorData) -> TensorData {
+    TensorData::from_bytes_vec(data.as_bytes().to_vec(), data.shape().clone(), data.dtype())
+}
+
 impl ParameterVisitor for Export {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
-        self.0.push((path.to_owned(), param.base().into_data()));
+        self.0.push((path.to_owned(), on_host(param.base().into_data())));
     }
 }
 

@@ -10,7 +10,7 @@ use burn::{
 use super::{Kept, Rule};
 use crate::{
     NamedTensors, TrainError,
-    parameters::{ParameterVisitor, check_tensor, to_tensor, visit},
+    parameters::{ParameterVisitor, check_tensor, on_host, to_tensor, visit},
 };
 
 /// The entry of an exported state that holds the number of updates.
@@ -81,7 +81,7 @@ impl ParameterVisitor for Export<'_> {
     fn visit<const D: usize>(&mut self, path: &str, param: &Param<Tensor<D>>) {
         for (name, _) in self.rule.slots(&param.lazy_shape()) {
             if let Some(tensor) = self.state.0.get(name).and_then(|slot| slot.get::<Tensor<D>>(&param.id)) {
-                self.tensors.push((format!("{path}.{name}"), tensor.into_data()));
+                self.tensors.push((format!("{path}.{name}"), on_host(tensor.into_data())));
             }
         }
     }
