@@ -7,6 +7,7 @@ mod cards;
 mod error;
 #[cfg(feature = "wgpu")]
 mod graphics;
+mod memory;
 mod open;
 mod peak;
 mod precision;
@@ -15,6 +16,7 @@ mod spec;
 mod testing;
 
 pub use error::BackendError;
+pub use memory::keep_freed_memory;
 pub use open::{ALLOW_SOFTWARE, OpenDevice, compiled_features, open, pin_default_device, software_allowed};
 pub use precision::Precision;
 pub use probe::{Probe, probe};

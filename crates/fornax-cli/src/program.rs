@@ -63,6 +63,7 @@ pub fn main_with<A: Parser>(
     program: impl FnOnce(A) -> anyhow::Result<Ending>,
 ) -> ExitCode {
     fornax_backend::pin_default_device();
+    fornax_backend::keep_freed_memory();
     start_logs();
     std::panic::set_hook(Box::new(|panic| {
         if std::thread::current().name() == Some(fornax_data::CAUGHT) {

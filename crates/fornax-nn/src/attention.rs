@@ -2,7 +2,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor},
 };
-use fornax_ops::{AttentionMask, AttentionOptions, Context, attention};
+use fornax_ops::{AttentionMask, AttentionOptions, Context, attention, packed_attention};
 
 use crate::{KvCache, Linear};
 
@@ -63,16 +63,21 @@ impl SelfAttention {
     ) -> Tensor<3> {
         let [batch, seq, hidden_size] = hidden.dims();
         let head_dim = hidden_size / self.num_heads;
-        let heads = |x: Tensor<3>| x.reshape([batch, seq, self.num_heads, head_dim]).swap_dims(1, 2);
-        let [query, key, value] = self.query_key_value.forward_split(hidden, context).map(heads);
-        let (key, value) = match cache {
-            Some(cache) => cache.append(key, value),
-            None => (key, value),
-        };
         let options =
             AttentionOptions { causal: self.causal, scale: (head_dim as f32).powf(-0.5), dropout: self.dropout };
-        let attended = attention(query, key, value, mask, None, &options, context);
-        let merged = attended.swap_dims(1, 2).reshape([batch, seq, hidden_size]);
+        let packed = self.query_key_value.forward(hidden, context);
+        let merged = match cache {
+            None => packed_attention(packed, self.num_heads, mask, None, &options, context),
+            Some(cache) => {
+                let part = |part: usize| {
+                    let part = packed.clone().narrow(2, part * hidden_size, hidden_size);
+                    part.reshape([batch, seq, self.num_heads, head_dim]).swap_dims(1, 2)
+                };
+                let (key, value) = cache.append(part(1), part(2));
+                let attended = attention(part(0), key, value, mask, None, &options, context);
+                attended.swap_dims(1, 2).reshape([batch, seq, hidden_size])
+            }
+        };
         self.output.forward(merged, context)
     }
 }

@@ -2,7 +2,7 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation},
 };
-use fornax_ops::{Context, gelu, gelu_tanh};
+use fornax_ops::{Context, gelu, gelu_tanh, relu};
 use serde::{Deserialize, Serialize};
 
 use crate::Linear;
@@ -27,7 +27,7 @@ impl Activation {
         match self {
             Self::Gelu => gelu(x),
             Self::GeluTanh => gelu_tanh(x),
-            Self::Relu => activation::relu(x),
+            Self::Relu => relu(x),
             Self::Tanh => activation::tanh(x),
         }
     }

@@ -1,5 +1,3 @@
-use std::array;
-
 use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
@@ -58,38 +56,6 @@ impl Linear {
             Some(lora) => Self { weight: self.weight.map(|weight| weight + lora.difference()), lora: None, ..self },
         }
     }
-
-    /// [`forward`](Self::forward), its result cut into `PARTS` equal pieces along the last axis.
-    ///
-    /// A cut costs a copy of what is cut, forward and backward, so it goes through the smaller of weight and result.
-    ///
-    /// # Shapes
-    ///
-    /// `[..., input_size]` to `PARTS` times `[..., output_size / PARTS]`
-    ///
-    /// # Panics
-    ///
-    /// When `PARTS` doesn't divide the output size.
-    pub fn forward_split<const D: usize, const PARTS: usize>(
-        &self,
-        x: Tensor<D>,
-        context: &Context,
-    ) -> [Tensor<D>; PARTS] {
-        let [input_size, output_size] = self.weight.dims();
-        assert!(output_size.is_multiple_of(PARTS), "linear: {output_size} outputs in {PARTS} parts");
-        let size = output_size / PARTS;
-        let rows = x.shape().num_elements() / input_size;
-        if rows < input_size || self.lora.is_some() {
-            let whole = self.forward(x, context);
-            return array::from_fn(|part| whole.clone().narrow(D - 1, part * size, size));
-        }
-        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
-        array::from_fn(|part| {
-            let weight = weight.clone().narrow(1, part * size, size);
-            let bias = bias.clone().map(|bias| bias.narrow(0, part * size, size));
-            linear(x.clone(), weight, bias, context)
-        })
-    }
 }
 
 #[cfg(test)]
@@ -126,7 +92,6 @@ mod tests {
         for rows in [3, 7] {
             let whole = layer.forward(input(rows), &context);
             assert_near(merged.forward(input(rows), &context), whole.clone());
-            assert_near(Tensor::cat(layer.forward_split::<2, 3>(input(rows), &context).to_vec(), 1), whole.clone());
             let added = (whole - plain.forward(input(rows), &context)).abs().max().into_scalar::<f32>();
             assert!(added > 0.1, "{added}");
         }
@@ -148,31 +113,5 @@ mod tests {
         assert!(differ.into_scalar::<f32>() > 0.1);
         let evaluation = Context::evaluation(Precision::F32);
         assert_near(layer.forward(input(3), &evaluation), plain.forward(input(3), &evaluation));
-    }
-
-    /// With fewer and with more rows than inputs, so that both ways are taken.
-    #[test]
-    fn parts_are_the_whole_with_equal_gradients() {
-        let (device, context) = (test_device().autodiff(), Context::evaluation(Precision::F32));
-        let layer = Linear::new(5, 6, true, &device);
-        let layer = initialise(layer, 1, |_, _| Init::Normal { mean: 0.0, std: 1.0 });
-        for rows in [3, 7] {
-            let values: Vec<f32> = (0..rows * 5).map(|i| ((i * 7) as f32).sin()).collect();
-            let x = Tensor::<2>::from_data(TensorData::new(values, [rows, 5]), &device).require_grad();
-            let run = |y: Tensor<2>| {
-                let grads = (y.clone() * y.clone()).sum().backward();
-                let bias = layer.bias.as_ref().unwrap().val().grad(&grads).unwrap();
-                let all = [x.grad(&grads).unwrap(), layer.weight.val().grad(&grads).unwrap(), bias.unsqueeze()];
-                (y, all.map(|t| t.into_data()))
-            };
-            let parts = layer.forward_split::<2, 3>(x.clone(), &context);
-            assert!(parts.iter().all(|part| part.dims() == [rows, 2]));
-            let (whole, expected) = run(layer.forward(x.clone(), &context));
-            let (joined, got) = run(Tensor::cat(parts.to_vec(), 1));
-            joined.into_data().assert_approx_eq::<f32>(&whole.into_data(), Default::default());
-            for (got, expected) in got.iter().zip(&expected) {
-                got.assert_approx_eq::<f32>(expected, Default::default());
-            }
-        }
     }
 }

@@ -1,7 +1,14 @@
-use burn::tensor::Tensor;
+use std::sync::Arc;
+
+use burn::{backend::Dispatch, tensor::Tensor};
 
 use crate::{
     AttentionMask, Context, dropout,
+    fused::{Fused, Maybe, is_fused},
+    host::{
+        attention::{Attention, Sizes},
+        elementwise::Noise,
+    },
     linear::matmul,
     slope::{constant, with_slope},
 };
@@ -26,11 +33,12 @@ pub struct AttentionOptions {
 
 /// Scaled dot-product attention, `dropout(softmax(scale · query · keyᵀ + bias)) · value` (Vaswani et al. 2017).
 ///
-/// The matrix products run in [`Context::precision`], the softmax in `f32`. A query that may attend to nothing gives
+/// The matrix products run in [`Context::precision`] or better, the softmax in `f32`. A query that may attend to nothing gives
 /// zeros and passes no gradient.
 ///
-/// The reference form keeps the scores `[batch, heads, query_len, key_len]` for the backward pass. It divides by the sum
-/// of the exponentials after the product with the values, where a row has `head_dim` numbers instead of `key_len`.
+/// The fused form, on CPUs, never holds the scores of all queries, and keeps a number a query for the backward pass; its
+/// products run in `f32`. The reference form keeps the scores `[batch, heads, query_len, key_len]`. Both divide by the sum of
+/// the exponentials after the product with the values, where a row has `head_dim` numbers instead of `key_len`.
 ///
 /// # Shapes
 ///
@@ -53,6 +61,53 @@ pub fn attention(
     options: &AttentionOptions,
     context: &Context,
 ) -> Tensor<4> {
+    let sizes = sizes(&query, &key, &value);
+    if !is_fused(&query.device()) {
+        return reference(query, key, value, mask, bias, options, context);
+    }
+    let bias = fitted(bias, sizes);
+    let attention = fused(sizes, mask, options, context);
+    let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::fused_attention(query, key, value, Maybe::new(bias), attention))
+}
+
+/// [`attention`] of tokens to each other, from one tensor that holds query, key and value.
+///
+/// # Shapes
+///
+/// - `packed`: `[batch, seq, 3 * heads * head_dim]`: columns of query, key and value, each ordered by head
+/// - `bias`: broadcastable to `[batch, heads, seq, seq]`
+/// - result: `[batch, seq, heads * head_dim]`
+///
+/// # Panics
+///
+/// When the last size of `packed` isn't a multiple of `3 * heads`, or the mask doesn't fit.
+pub fn packed_attention(
+    packed: Tensor<3>,
+    heads: usize,
+    mask: &AttentionMask,
+    bias: Option<Tensor<4>>,
+    options: &AttentionOptions,
+    context: &Context,
+) -> Tensor<3> {
+    let [batch, seq, width] = packed.dims();
+    assert!(heads > 0 && width.is_multiple_of(3 * heads), "packed attention: {width} columns, {heads} heads");
+    let head_dim = width / 3 / heads;
+    if !is_fused(&packed.device()) {
+        let part = |part: usize| {
+            let part = packed.clone().narrow(2, part * width / 3, width / 3);
+            part.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2)
+        };
+        let attended = reference(part(0), part(1), part(2), mask, bias, options, context);
+        return attended.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]);
+    }
+    let sizes = Sizes { batch, heads, kv_heads: heads, query_len: seq, key_len: seq, head_dim, value_dim: head_dim };
+    let (bias, attention) = (fitted(bias, sizes), fused(sizes, mask, options, context));
+    Tensor::from_dispatch(Dispatch::fused_packed_attention(packed.into_dispatch(), Maybe::new(bias), attention))
+}
+
+/// Checks that the shapes fit together.
+fn sizes(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Sizes {
     let [batch, heads, query_len, head_dim] = query.dims();
     let [key_batch, kv_heads, key_len, key_dim] = key.dims();
     let [value_batch, value_heads, value_len, value_dim] = value.dims();
@@ -64,7 +119,39 @@ pub fn attention(
     );
     assert!(heads.is_multiple_of(kv_heads), "attention: {heads} query heads over {kv_heads} key heads");
     assert!(key_len > 0, "attention: no keys");
+    Sizes { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim }
+}
 
+/// A bias as the fused form wants it: of all heads, queries and keys.
+fn fitted(bias: Option<Tensor<4>>, sizes: Sizes) -> Option<Tensor<4>> {
+    let Sizes { heads, query_len, key_len, .. } = sizes;
+    bias.map(|bias| {
+        let shape = [bias.dims()[0], heads, query_len, key_len];
+        if bias.dims() == shape { bias } else { bias.expand(shape) }
+    })
+}
+
+fn fused(sizes: Sizes, mask: &AttentionMask, options: &AttentionOptions, context: &Context) -> Arc<Attention> {
+    let drops = context.is_training() && options.dropout != 0.0;
+    Arc::new(Attention {
+        sizes,
+        scale: options.scale,
+        mask: mask.on_host(options.causal, [sizes.batch, sizes.query_len, sizes.key_len]),
+        noise: drops.then(|| Noise::new(options.dropout, context.key())),
+    })
+}
+
+/// [`attention`] in tensor operations.
+pub(crate) fn reference(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    mask: &AttentionMask,
+    bias: Option<Tensor<4>>,
+    options: &AttentionOptions,
+    context: &Context,
+) -> Tensor<4> {
+    let Sizes { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim } = sizes(&query, &key, &value);
     // Query heads that share a key head are rows of one product: keys and values are never repeated.
     let rows = heads / kv_heads * query_len;
     let query = query.mul_scalar(options.scale).reshape([batch, kv_heads, rows, head_dim]);
@@ -98,7 +185,7 @@ mod tests {
 
     /// Odd sizes, two query heads to a key head.
     #[derive(Clone, Copy)]
-    struct Sizes {
+    struct Lengths {
         batch: usize,
         heads: usize,
         kv_heads: usize,
@@ -109,9 +196,9 @@ mod tests {
     const HEAD_DIM: usize = 3;
     const VALUE_DIM: usize = 2;
     const SCALE: f32 = 0.7;
-    const SIZES: Sizes = Sizes { batch: 2, heads: 4, kv_heads: 2, query_len: 3, key_len: 5 };
+    const SIZES: Lengths = Lengths { batch: 2, heads: 4, kv_heads: 2, query_len: 3, key_len: 5 };
 
-    impl Sizes {
+    impl Lengths {
         fn query(self) -> [usize; 4] {
             [self.batch, self.heads, self.query_len, HEAD_DIM]
         }
@@ -130,14 +217,14 @@ mod tests {
     /// Query, key, value and bias.
     type Inputs = [Vec<f64>; 4];
 
-    fn inputs(sizes: Sizes) -> Inputs {
+    fn inputs(sizes: Lengths) -> Inputs {
         let draw = |shape: [usize; 4], seed| numbers(shape.iter().product(), seed);
         [draw(sizes.query(), 1), draw(sizes.key(), 2), draw(sizes.value(), 3), draw(sizes.bias(), 4)]
     }
 
     /// One query and one head at a time, straight from the definition. `factor` is what dropout multiplies a weight with.
-    fn reference(
-        s: Sizes,
+    fn expected_output(
+        s: Lengths,
         [query, key, value, bias]: &Inputs,
         allowed: &dyn Fn(usize, usize, usize) -> bool,
         factor: &dyn Fn(usize) -> f64,
@@ -173,7 +260,7 @@ mod tests {
 
     /// Output and all four gradients against the reference and its central differences.
     fn check(
-        s: Sizes,
+        s: Lengths,
         mask: &AttentionMask,
         options: &AttentionOptions,
         context: &Context,
@@ -189,13 +276,13 @@ mod tests {
         ];
         let [query, key, value, bias] = leaves.clone();
         let output = attention(query, key, value, mask, Some(bias), options, context);
-        assert_close("output", &values(output.clone()), &reference(s, &inputs, allowed, factor));
+        assert_close("output", &values(output.clone()), &expected_output(s, &inputs, allowed, factor));
         let grads = weighted(output, 9).backward();
         for (i, name) in ["query", "key", "value", "bias"].into_iter().enumerate() {
             let expected = differences(&inputs[i], |x| {
                 let mut inputs = inputs.clone();
                 inputs[i] = x.to_vec();
-                weighted_f64(&reference(s, &inputs, allowed, factor), 9)
+                weighted_f64(&expected_output(s, &inputs, allowed, factor), 9)
             });
             assert_close(name, &values(leaves[i].grad(&grads).unwrap()), &expected);
         }
@@ -213,9 +300,9 @@ mod tests {
     #[test]
     fn causal_is_aligned_with_the_last_key() {
         check(SIZES, &AttentionMask::None, &options(true, 0.0), &evaluation(), &|_, i, j| j <= i + 2, &plain);
-        let square = Sizes { key_len: 3, ..SIZES };
+        let square = Lengths { key_len: 3, ..SIZES };
         check(square, &AttentionMask::None, &options(true, 0.0), &evaluation(), &|_, i, j| j <= i, &plain);
-        let last = Sizes { query_len: 1, ..SIZES };
+        let last = Lengths { query_len: 1, ..SIZES };
         check(last, &AttentionMask::None, &options(true, 0.0), &evaluation(), &|_, _, _| true, &plain);
     }
 
@@ -246,7 +333,7 @@ mod tests {
     #[test]
     fn a_shared_mask_is_the_mask_it_was_made_of() {
         let lengths = [4, 2];
-        let Sizes { batch, query_len, key_len, .. } = SIZES;
+        let Lengths { batch, query_len, key_len, .. } = SIZES;
         for causal in [false, true] {
             let mask = AttentionMask::KeyLengths(ints(&lengths, [2]));
             let mask = mask.shared(causal, batch, query_len, key_len, &autodiff_device());
@@ -258,7 +345,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "causal flag of the shared mask")]
     fn a_mask_shared_for_another_kind_of_attention_is_refused() {
-        let Sizes { batch, query_len, key_len, .. } = SIZES;
+        let Lengths { batch, query_len, key_len, .. } = SIZES;
         let mask = AttentionMask::None.shared(false, batch, query_len, key_len, &autodiff_device());
         check(SIZES, &mask, &options(true, 0.0), &evaluation(), &|_, _, _| true, &plain);
     }
@@ -293,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_later_key_changes_nothing_before_it() {
-        let s = Sizes { query_len: 5, ..SIZES };
+        let s = Lengths { query_len: 5, ..SIZES };
         let [query, mut key, mut value, _] = inputs(s);
         let run = |key: &[f64], value: &[f64]| {
             let [query, key, value] = [leaf(&query, s.query()), leaf(key, s.key()), leaf(value, s.value())];
@@ -333,7 +420,8 @@ mod tests {
             return;
         }
         let (exact, rounded) = (run(Precision::F32), run(Precision::Bf16));
-        assert_ne!(exact, rounded);
+        // The fused form computes in `f32` whatever is asked for.
+        assert_eq!(exact == rounded, is_fused(&fornax_backend::test_device()));
         assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.03));
     }
 }

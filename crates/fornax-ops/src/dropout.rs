@@ -1,10 +1,13 @@
-use burn::tensor::{Tensor, TensorData};
-use rayon::prelude::*;
+use burn::{
+    backend::Dispatch,
+    tensor::{Tensor, TensorData},
+};
 
-use crate::{Context, RandomKey, philox};
-
-/// Numbers that one task draws; the result doesn't depend on it.
-const CHUNK: usize = 1024 * philox::GROUP;
+use crate::{
+    Context,
+    fused::{Fused, is_fused},
+    host::elementwise::Noise,
+};
 
 /// Dropout (Srivastava et al. 2014): in training each element is zeroed with probability `probability` and otherwise
 /// scaled by `1 / (1 - probability)`; in evaluation, or with probability 0, `x` itself.
@@ -13,7 +16,7 @@ const CHUNK: usize = 1024 * philox::GROUP;
 /// number of threads. Callers give each place its own [`Context::child`].
 ///
 /// The reference form draws the noise on the host and uploads as many bytes as `x` has: about a nanosecond an element and
-/// thread. A fused form computes the same generator in its kernel.
+/// thread. The fused form draws it where it is used, in the backward pass once more, and keeps nothing.
 ///
 /// # Panics
 ///
@@ -23,36 +26,18 @@ pub fn dropout<const D: usize>(x: Tensor<D>, probability: f64, context: &Context
     if !context.is_training() || probability == 0.0 {
         return x;
     }
-    let shape = x.shape();
-    let factors = keep_factors(shape.num_elements(), probability, context.key());
-    let factors = Tensor::from_data(TensorData::new(factors, shape), &x.device());
-    x * factors
+    let noise = Noise::new(probability, context.key());
+    if is_fused(&x.device()) {
+        return Tensor::from_dispatch(Dispatch::fused_dropout(x.into_dispatch(), noise));
+    }
+    reference(x, noise)
 }
 
-/// For each of `len` elements 0 or `1 / (1 - probability)`.
-fn keep_factors(len: usize, probability: f64, key: RandomKey) -> Vec<f32> {
-    let mut factors = vec![0.0; len];
-    if probability >= 1.0 {
-        return factors;
-    }
-    let scale = (1.0 / (1.0 - probability)) as f32;
-    // An element is dropped when its 32 bits, as a fraction of 2³², are below the probability.
-    let threshold = (probability * 2f64.powi(32)) as u32;
-    let fill = |(chunk_index, chunk): (usize, &mut [f32])| {
-        let first = (chunk_index * CHUNK / philox::GROUP) as u64;
-        for (index, group) in chunk.chunks_mut(philox::GROUP).enumerate() {
-            let bits = philox::group(key, first + index as u64);
-            for (factor, bits) in group.iter_mut().zip(bits) {
-                *factor = if bits < threshold { 0.0 } else { scale };
-            }
-        }
-    };
-    if len > CHUNK {
-        factors.par_chunks_mut(CHUNK).enumerate().for_each(fill);
-    } else {
-        factors.chunks_mut(CHUNK).enumerate().for_each(fill);
-    }
-    factors
+/// [`dropout`] in tensor operations.
+pub(crate) fn reference<const D: usize>(x: Tensor<D>, noise: Noise) -> Tensor<D> {
+    let shape = x.shape();
+    let factors = noise.factors(shape.num_elements());
+    x.clone() * Tensor::from_data(TensorData::new(factors, shape), &x.device())
 }
 
 #[cfg(test)]
@@ -60,7 +45,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::testing::*;
+    use crate::{RandomKey, host::PIECE, testing::*};
 
     #[test]
     fn is_absent_in_evaluation_and_at_rate_zero() {
@@ -88,12 +73,12 @@ mod tests {
     #[test]
     fn noise_depends_on_the_position_alone() {
         let key = RandomKey::new(11);
-        let large = keep_factors(3 * CHUNK + 77, 0.25, key);
+        let large = Noise::new(0.25, key).factors(3 * PIECE + 77);
         let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(large, alone.install(|| keep_factors(3 * CHUNK + 77, 0.25, key)));
-        assert_eq!(large[..100], keep_factors(100, 0.25, key));
-        assert_eq!(large[..CHUNK + 1], keep_factors(CHUNK + 1, 0.25, key));
-        assert_ne!(large[..CHUNK], large[CHUNK..2 * CHUNK]);
+        assert_eq!(large, alone.install(|| Noise::new(0.25, key).factors(3 * PIECE + 77)));
+        assert_eq!(large[..100], Noise::new(0.25, key).factors(100));
+        assert_eq!(large[..PIECE + 1], Noise::new(0.25, key).factors(PIECE + 1));
+        assert_ne!(large[..PIECE], large[PIECE..2 * PIECE]);
     }
 
     proptest! {
@@ -101,7 +86,7 @@ mod tests {
         /// Five standard deviations of the binomial distribution.
         #[test]
         fn the_keep_rate_is_as_asked(seed: u64, probability in 0.01f64..0.99) {
-            let factors = keep_factors(20_000, probability, RandomKey::new(seed));
+            let factors = Noise::new(probability, RandomKey::new(seed)).factors(20_000);
             let kept = factors.iter().filter(|&&f| f != 0.0).count() as f64;
             let expected = 20_000.0 * (1.0 - probability);
             prop_assert!((kept - expected).abs() < 5.0 * (expected * probability).sqrt() + 1.0);

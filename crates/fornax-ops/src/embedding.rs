@@ -1,4 +1,9 @@
-use burn::tensor::{Int, Tensor, module};
+use burn::{
+    backend::Dispatch,
+    tensor::{Int, Tensor, module},
+};
+
+use crate::fused::{Fused, is_fused};
 
 /// The rows of `weight` that `ids` name.
 ///
@@ -13,7 +18,18 @@ use burn::tensor::{Int, Tensor, module};
 /// On some backends, when an id is out of range; on others the result is undefined, so ids are checked on the host where
 /// they enter.
 pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
-    module::embedding(weight, ids)
+    if !is_fused(&weight.device()) {
+        return module::embedding(weight, ids);
+    }
+    let ([batch, seq], [vocab_size, hidden_size]) = (ids.dims(), weight.dims());
+    let row = |id: i64| {
+        let row = usize::try_from(id).ok().filter(|row| *row < vocab_size);
+        assert!(row.is_some(), "embedding: id {id} of {vocab_size}");
+        row.unwrap_or(0)
+    };
+    let ids = ids.into_data().iter::<i64>().map(row).collect();
+    let rows = Dispatch::fused_embedding(weight.into_dispatch(), ids);
+    Tensor::<2>::from_dispatch(rows).reshape([batch, seq, hidden_size])
 }
 
 #[cfg(test)]

@@ -12,21 +12,25 @@ mod context;
 mod cross_entropy;
 mod dropout;
 mod embedding;
+mod fused;
 mod gelu;
+mod host;
 mod linear;
 mod mask;
 mod norm;
+mod optimizer;
 mod philox;
 mod slope;
 #[cfg(test)]
 mod testing;
 
-pub use attention::{AttentionOptions, attention};
+pub use attention::{AttentionOptions, attention, packed_attention};
 pub use context::{Context, RandomKey};
 pub use cross_entropy::{CrossEntropy, cross_entropy_sum, smoothed_cross_entropy_sum};
 pub use dropout::dropout;
 pub use embedding::embedding;
-pub use gelu::{gelu, gelu_tanh};
+pub use gelu::{gelu, gelu_tanh, relu};
 pub use linear::{linear, matmul};
 pub use mask::{AttentionMask, SharedMask};
 pub use norm::{layer_norm, rms_norm};
+pub use optimizer::{AdamWFactors, adamw_step, steps_on_host, sum_of_squares};

@@ -1,6 +1,12 @@
-use burn::tensor::{FloatDType, Tensor, module};
+use burn::{
+    backend::Dispatch,
+    tensor::{FloatDType, Tensor, module},
+};
 
-use crate::Context;
+use crate::{
+    Context,
+    fused::{Fused, Maybe, is_fused_in},
+};
 
 /// `x · weight + bias`, the product in [`Context::precision`], the result in `f32`.
 ///
@@ -22,6 +28,20 @@ pub fn linear<const D: usize>(
 ) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "linear: last size of the input against first size of the weight");
     let dtype = context.precision().dtype();
+    if is_fused_in(context.precision(), &x.device()) {
+        let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), Maybe::new(bias));
+        return Tensor::from_dispatch(Dispatch::fused_linear(x, weight, bias, dtype));
+    }
+    reference(x, weight, bias, dtype)
+}
+
+/// [`linear`] in tensor operations.
+pub(crate) fn reference<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    dtype: FloatDType,
+) -> Tensor<D> {
     let (x, weight) = (x.cast(dtype), weight.cast(dtype));
     let bias = bias.map(|bias| bias.cast(dtype));
     // A product of mixed types is silently wrong on some backends, so nothing uncast may get here.

@@ -1,4 +1,8 @@
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, IntDType, Tensor};
+
+use crate::{fused::is_fused, host::attention::Mask};
 
 /// What an additive mask adds to a forbidden score. Finite, because shader languages don't promise arithmetic with
 /// infinities, and large enough to absorb any score; a few of them still add up to a finite `f32`.
@@ -30,10 +34,20 @@ pub enum AttentionMask {
 #[derive(Clone, Debug)]
 pub struct SharedMask {
     causal: bool,
-    /// Broadcastable to `shape`, with an axis for heads; none if nothing is forbidden.
-    additive: Option<Tensor<4>>,
+    built: Built,
     /// `[batch, query_len, key_len]`
     shape: [usize; 3],
+}
+
+/// A mask in the form that the device's attention wants.
+// As above: one a batch.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug)]
+enum Built {
+    /// Broadcastable to the shape of the scores, with an axis for heads; none if nothing is forbidden.
+    Additive(Option<Tensor<4>>),
+    /// For the fused form.
+    OnHost(Arc<Mask>),
 }
 
 impl AttentionMask {
@@ -53,7 +67,38 @@ impl AttentionMask {
         device: &Device,
     ) -> AttentionMask {
         let shape = [batch, query_len, key_len];
-        Self::Shared(SharedMask { causal, additive: self.additive(causal, shape, device), shape })
+        let built = match is_fused(device) {
+            true => Built::OnHost(self.on_host(causal, shape)),
+            false => Built::Additive(self.additive(causal, shape, device)),
+        };
+        Self::Shared(SharedMask { causal, built, shape })
+    }
+
+    /// The mask for the fused form.
+    pub(crate) fn on_host(&self, causal: bool, [batch, query_len, key_len]: [usize; 3]) -> Arc<Mask> {
+        let mut mask = Mask { causal, ..Mask::default() };
+        if causal {
+            check_causal(query_len, key_len);
+        }
+        match self {
+            Self::None => {}
+            Self::KeyLengths(lengths) => {
+                check_lengths(lengths, batch);
+                let length = |length: i64| usize::try_from(length).unwrap_or(0).min(key_len);
+                mask.lengths = Some(lengths.clone().into_data().iter::<i64>().map(length).collect());
+            }
+            Self::Segments { query, key } => {
+                check_segments(query, key, [batch, query_len, key_len]);
+                mask.segments = Some([query, key].map(|ids| ids.clone().into_data().iter::<i64>().collect()));
+            }
+            Self::Shared(shared) => {
+                shared.check(causal, [batch, query_len, key_len]);
+                if let Built::OnHost(mask) = &shared.built {
+                    return mask.clone();
+                }
+            }
+        }
+        Arc::new(mask)
     }
 
     /// What is added to the scores, broadcastable to `[batch, heads, query_len, key_len]`; none if nothing is forbidden.
@@ -67,20 +112,21 @@ impl AttentionMask {
         device: &Device,
     ) -> Option<Tensor<4>> {
         if let Self::Shared(mask) = self {
-            assert_eq!(mask.shape, [batch, query_len, key_len], "attention: sizes of the shared mask");
-            assert_eq!(mask.causal, causal, "attention: causal flag of the shared mask");
-            return mask.additive.clone();
+            mask.check(causal, [batch, query_len, key_len]);
+            return match &mask.built {
+                Built::Additive(additive) => additive.clone(),
+                Built::OnHost(_) => None,
+            };
         }
         let causal = (causal && query_len > 1).then(|| causal_mask(query_len, key_len, device));
         let own = match self {
             Self::None | Self::Shared(_) => None,
             Self::KeyLengths(lengths) => {
-                assert_eq!(lengths.dims(), [batch], "attention: key lengths are one a row");
+                check_lengths(lengths, batch);
                 Some(length_mask(lengths.clone(), key_len))
             }
             Self::Segments { query, key } => {
-                assert_eq!(query.dims(), [batch, query_len], "attention: segments of the queries");
-                assert_eq!(key.dims(), [batch, key_len], "attention: segments of the keys");
+                check_segments(query, key, [batch, query_len, key_len]);
                 Some(segment_mask(query.clone(), key.clone()))
             }
         };
@@ -91,9 +137,29 @@ impl AttentionMask {
     }
 }
 
+impl SharedMask {
+    fn check(&self, causal: bool, shape: [usize; 3]) {
+        assert_eq!(self.shape, shape, "attention: sizes of the shared mask");
+        assert_eq!(self.causal, causal, "attention: causal flag of the shared mask");
+    }
+}
+
+fn check_causal(query_len: usize, key_len: usize) {
+    assert!(query_len <= key_len, "attention: causal with {query_len} queries and {key_len} keys");
+}
+
+fn check_lengths(lengths: &Tensor<1, Int>, batch: usize) {
+    assert_eq!(lengths.dims(), [batch], "attention: key lengths are one a row");
+}
+
+fn check_segments(query: &Tensor<2, Int>, key: &Tensor<2, Int>, [batch, query_len, key_len]: [usize; 3]) {
+    assert_eq!(query.dims(), [batch, query_len], "attention: segments of the queries");
+    assert_eq!(key.dims(), [batch, key_len], "attention: segments of the keys");
+}
+
 /// `[1, 1, query_len, key_len]`: query `i` sees the keys up to `i + key_len - query_len`.
 fn causal_mask(query_len: usize, key_len: usize, device: &Device) -> Tensor<4> {
-    assert!(query_len <= key_len, "attention: causal with {query_len} queries and {key_len} keys");
+    check_causal(query_len, key_len);
     let shift = (key_len - query_len) as i64;
     let last = Tensor::<1, Int>::arange(shift..shift + query_len as i64, device).reshape([1, 1, query_len, 1]);
     let keys = Tensor::<1, Int>::arange(0..key_len as i64, device).reshape([1, 1, 1, key_len]);

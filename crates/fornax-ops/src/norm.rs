@@ -1,4 +1,12 @@
-use burn::tensor::{FloatDType, Tensor};
+use burn::{
+    backend::Dispatch,
+    tensor::{FloatDType, Tensor},
+};
+
+use crate::{
+    fused::{Fused, Maybe, is_fused},
+    host::norm::Centre,
+};
 
 /// Layer normalisation over the last axis, `(x - mean) / √(variance + eps) · gamma + beta` (Ba et al. 2016); the variance
 /// is the biased one. Statistics are computed in `f32` whatever the input's type.
@@ -13,6 +21,19 @@ use burn::tensor::{FloatDType, Tensor};
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<Tensor<1>>, eps: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1..], gamma.dims(), "layer_norm: last size of the input against gamma");
     let x = x.cast(FloatDType::F32);
+    if is_fused(&x.device()) {
+        return fused(x, gamma, beta, Centre::Mean, eps);
+    }
+    layer_norm_reference(x, gamma, beta, eps)
+}
+
+/// [`layer_norm`] in tensor operations.
+pub(crate) fn layer_norm_reference<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    eps: f64,
+) -> Tensor<D> {
     let mean = x.clone().mean_dim(D - 1);
     let scaled = scale_to_unit(x - mean, eps) * gamma.unsqueeze();
     match beta {
@@ -32,7 +53,27 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<T
 /// When the last size of `x` isn't the size of `gamma`.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1..], gamma.dims(), "rms_norm: last size of the input against gamma");
-    scale_to_unit(x.cast(FloatDType::F32), eps) * gamma.unsqueeze()
+    let x = x.cast(FloatDType::F32);
+    if is_fused(&x.device()) {
+        return fused(x, gamma, None, Centre::Zero, eps);
+    }
+    rms_norm_reference(x, gamma, eps)
+}
+
+/// [`rms_norm`] in tensor operations.
+pub(crate) fn rms_norm_reference<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
+    scale_to_unit(x, eps) * gamma.unsqueeze()
+}
+
+fn fused<const D: usize>(
+    x: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    centre: Centre,
+    eps: f64,
+) -> Tensor<D> {
+    let (x, gamma) = (x.into_dispatch(), gamma.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_norm(x, gamma, Maybe::new(beta), centre, eps as f32))
 }
 
 fn scale_to_unit<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {

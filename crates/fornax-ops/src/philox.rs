@@ -15,6 +15,7 @@ const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
 const ROUNDS: usize = 10;
 
 /// Group `index` of the stream of `key`: word `w` of block `index * LANES + lane` stands at `w * LANES + lane`.
+#[inline(always)]
 pub(crate) fn group(key: RandomKey, index: u64) -> [u32; GROUP] {
     let mut counter = [[0u32; LANES]; 4];
     let [low, high, ..] = &mut counter;
@@ -31,6 +32,7 @@ pub(crate) fn group(key: RandomKey, index: u64) -> [u32; GROUP] {
     out
 }
 
+#[inline(always)]
 fn rounds<const N: usize>(mut c: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     for _ in 0..ROUNDS {
         let mut next = [[0u32; N]; 4];

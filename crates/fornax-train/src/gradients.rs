@@ -4,6 +4,8 @@ use burn::{
     tensor::{Bool, Device, Tensor},
 };
 
+use fornax_ops::steps_on_host;
+
 use crate::parameters::{ParameterVisitor, visit};
 
 /// What PyTorch adds to the norm before it divides by it.
@@ -22,9 +24,11 @@ pub(crate) fn global_norm<M: Module>(model: &M, gradients: &GradientsParams) -> 
 
 /// The sum of all elements' squares, shape `[1]`, on the device.
 ///
-/// They are summed row by row and then over rows: `flex` adds up 4M and more numbers at once in an order that depends on
-/// which thread is idle.
+/// Where there is no kernel for it, they are summed row by row and then over rows.
 pub(crate) fn sum_of_squares<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
+    if steps_on_host(&tensor.device()) {
+        return fornax_ops::sum_of_squares(tensor);
+    }
     let squares = tensor.square();
     if D == 1 {
         return squares.sum();

@@ -1,4 +1,5 @@
 use burn::tensor::{Bool, Tensor};
+use fornax_ops::{AdamWFactors, adamw_step, steps_on_host};
 
 use super::{AdamConfig, Kept, Update, size_of, spread};
 
@@ -16,8 +17,9 @@ use super::{AdamConfig, Kept, Update, size_of, spread};
 /// The scaled form is `AdamWScale` of nanoT5 (Nawrot 2023), where a tensor moves by a share of its own size. It differs in
 /// three things: the step is multiplied by `max(1e-3, RMS(p))`, `eps` is added to `sqrt(v)` as it is, and the decay comes last.
 ///
-/// Nothing is kept but the two moments. Each parameter costs 14 elementwise passes (one kernel where a backend fuses
-/// them), 13 without decay, 3 more where scaled, and at most two temporaries of its own size.
+/// Nothing is kept but the two moments. On CPUs a parameter is moved in one pass, in its own memory. Elsewhere it costs 14
+/// elementwise passes (one kernel where a backend fuses them), 13 without decay, 3 more where scaled, and at most two
+/// temporaries of its own size.
 #[derive(Debug)]
 pub(super) struct AdamW {
     betas: [f64; 2],
@@ -25,11 +27,28 @@ pub(super) struct AdamW {
     scaled: bool,
 }
 
+/// One update.
+// There is one in a step.
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Step {
+    /// In one pass, by numbers that the host knows.
+    OnHost(HostStep),
+    /// In tensor operations.
+    OnDevice(DeviceStep),
+}
+
+/// An update whose factors are on the host; `None` is a skipped one.
+pub(super) struct HostStep {
+    /// For a parameter that decays, and does not follow its size.
+    factors: Option<AdamWFactors>,
+    scaled: bool,
+}
+
 /// The factors of one update, shape `[1]` on the device.
 ///
 /// In a skipped update they are 1 and 0, and gradients are filled with 0: then `m * 1 + 0 * 0 = m`, and likewise for
 /// the rest, so that nothing needs a second copy to fall back on.
-pub(super) struct Step {
+pub(super) struct DeviceStep {
     keep_first: Tensor<1>,
     add_first: Tensor<1>,
     keep_second: Tensor<1>,
@@ -58,25 +77,39 @@ impl AdamW {
         let [beta1, beta2] = self.betas;
         let correction1 = 1.0 - beta1.powf(steps as f64);
         let correction2 = 1.0 - beta2.powf(steps as f64);
+        let rate = update.lr * correction2.sqrt() / correction1;
+        let decay = 1.0 - update.lr * weight_decay;
+        let eps = if self.scaled { self.eps } else { self.eps * correction2.sqrt() };
+        if steps_on_host(&update.scale.device()) {
+            let scale = f64::from(update.scale.clone().into_scalar::<f32>());
+            let skipped = update.skip.clone().into_data().iter::<bool>().any(|skip| skip);
+            let factors = AdamWFactors {
+                keep: [beta1 as f32, beta2 as f32],
+                add: [((1.0 - beta1) * scale) as f32, ((1.0 - beta2) * scale * scale) as f32],
+                decay: decay as f32,
+                rate: rate as f32,
+                eps: eps as f32,
+            };
+            return Step::OnHost(HostStep { factors: (!skipped).then_some(factors), scaled: self.scaled });
+        }
         let guarded = |value: Tensor<1>, skipped: f64| value.mask_fill(update.skip.clone(), skipped);
         let constant = |value: f64, skipped: f64| guarded(update.scale.full_like(value), skipped);
         let scale = || update.scale.clone();
-        Step {
+        Step::OnDevice(DeviceStep {
             keep_first: constant(beta1, 1.0),
             add_first: guarded(scale().mul_scalar(1.0 - beta1), 0.0),
             keep_second: constant(beta2, 1.0),
             add_second: guarded(scale().square().mul_scalar(1.0 - beta2), 0.0),
-            rate: constant(update.lr * correction2.sqrt() / correction1, 0.0),
-            keep_value: constant(1.0 - update.lr * weight_decay, 1.0),
-            eps: if self.scaled { self.eps } else { self.eps * correction2.sqrt() },
+            rate: constant(rate, 0.0),
+            keep_value: constant(decay, 1.0),
+            eps,
             scaled: self.scaled,
             skip: update.skip.clone(),
-        }
+        })
     }
 }
 
 impl Step {
-    /// Written so that each operation has an operand that nobody else owns, which `flex` and LibTorch overwrite.
     pub(super) fn apply<const D: usize>(
         &self,
         value: Tensor<D>,
@@ -86,8 +119,44 @@ impl Step {
     ) -> (Tensor<D>, Kept<D>) {
         let mut kept = kept.into_iter();
         let mut next = || kept.next().unwrap_or_else(|| value.zeros_like());
-        let (first, second) = (next(), next());
+        let moments = [next(), next()];
+        match self {
+            Self::OnHost(step) => step.apply(value, gradient, moments, decay),
+            Self::OnDevice(step) => step.apply(value, gradient, moments, decay),
+        }
+    }
+}
 
+impl HostStep {
+    fn apply<const D: usize>(
+        &self,
+        value: Tensor<D>,
+        gradient: Tensor<D>,
+        [first, second]: [Tensor<D>; 2],
+        decay: bool,
+    ) -> (Tensor<D>, Kept<D>) {
+        let Some(mut factors) = self.factors else { return (value, vec![first, second]) };
+        if !decay {
+            factors.decay = 1.0;
+        }
+        if self.scaled {
+            // The decay comes last, so it falls on the step too.
+            factors.rate *= factors.decay * size_of(&value).into_scalar::<f32>();
+        }
+        let [value, first, second] = adamw_step([value, first, second], gradient, factors);
+        (value, vec![first, second])
+    }
+}
+
+impl DeviceStep {
+    /// Written so that each operation has an operand that nobody else owns, which LibTorch overwrites.
+    fn apply<const D: usize>(
+        &self,
+        value: Tensor<D>,
+        gradient: Tensor<D>,
+        [first, second]: [Tensor<D>; 2],
+        decay: bool,
+    ) -> (Tensor<D>, Kept<D>) {
         let gradient = gradient.mask_fill(self.skip.clone().reshape([1; D]), 0.0);
         let first = first.mul(spread(&self.keep_first)).add(gradient.clone().mul(spread(&self.add_first)));
         let second = second.mul(spread(&self.keep_second)).add(gradient.square().mul(spread(&self.add_second)));

@@ -1,0 +1,271 @@
+//! Fused against reference, forward and backward, on a device that has fused forms.
+
+use burn::tensor::{FloatDType, Int, Tensor, TensorData};
+use fornax_backend::test_device;
+use proptest::prelude::*;
+
+use super::is_fused;
+use crate::{
+    AttentionMask, AttentionOptions, Context, attention, cross_entropy, dropout, embedding, gelu,
+    host::elementwise::Noise, linear, norm, packed_attention, relu, smoothed_cross_entropy_sum, testing::*,
+};
+
+/// Whether the device under test has something to compare.
+fn fused() -> bool {
+    is_fused(&test_device())
+}
+
+/// Output and gradients of two functions of the same inputs agree.
+fn agree<const D: usize>(
+    inputs: &[(Vec<f64>, [usize; D])],
+    fused: impl Fn(&[Tensor<D>]) -> Tensor<D>,
+    reference: impl Fn(&[Tensor<D>]) -> Tensor<D>,
+) {
+    let run = |function: &dyn Fn(&[Tensor<D>]) -> Tensor<D>| {
+        let leaves: Vec<Tensor<D>> = inputs.iter().map(|(values, shape)| leaf(values, *shape)).collect();
+        let output = function(&leaves);
+        let gradients = weighted(output.clone(), 3).backward();
+        let gradients = leaves.iter().map(|leaf| values(leaf.grad(&gradients).unwrap())).collect::<Vec<_>>();
+        (output.dims(), values(output), gradients)
+    };
+    let (found, expected) = (run(&fused), run(&reference));
+    assert_eq!(found.0, expected.0);
+    assert_near("output", &found.1, &expected.1);
+    for (index, (found, expected)) in found.2.iter().zip(&expected.2).enumerate() {
+        assert_near(&format!("gradient of input {index}"), found, expected);
+    }
+}
+
+/// Within 2e-5 of the largest: both forms are off by rounding, in different orders of adding up.
+fn assert_near(what: &str, found: &[f64], expected: &[f64]) {
+    let largest = expected.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= 2e-5 * largest + 1e-6, "{what} at {index}: {found} against {expected}");
+    }
+}
+
+fn input<const D: usize>(shape: [usize; D], seed: u64) -> (Vec<f64>, [usize; D]) {
+    (numbers(shape.iter().product(), seed), shape)
+}
+
+fn ints<const D: usize>(values: Vec<i64>, shape: [usize; D]) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(values, shape), &autodiff_device())
+}
+
+/// More rows than a piece has, and sizes around the width of vectors.
+#[test]
+fn elementwise_operations_and_norms() {
+    if !fused() {
+        return;
+    }
+    for shape in [[1, 1], [3, 31], [200, 33], [700, 64]] {
+        let x = [input(shape, 1)];
+        agree(&x, |x| gelu(x[0].clone()), |x| gelu::gelu_reference(x[0].clone()));
+        agree(&x, |x| gelu::gelu_tanh(x[0].clone()), |x| gelu::gelu_tanh_reference(x[0].clone()));
+        agree(&x, |x| relu(x[0].clone()), |x| burn::tensor::activation::relu(x[0].clone()));
+        let context = training(5);
+        let noise = Noise::new(0.3, context.key());
+        agree(&x, |x| dropout(x[0].clone(), 0.3, &context), |x| dropout::reference(x[0].clone(), noise));
+
+        let inputs = [input(shape, 1), input([1, shape[1]], 2), input([1, shape[1]], 3)];
+        let vector = |x: &Tensor<2>| x.clone().reshape([shape[1]]);
+        agree(
+            &inputs,
+            |x| norm::layer_norm(x[0].clone(), vector(&x[1]), Some(vector(&x[2])), 1e-5),
+            |x| norm::layer_norm_reference(x[0].clone(), vector(&x[1]), Some(vector(&x[2])), 1e-5),
+        );
+        agree(
+            &inputs[..2],
+            |x| norm::rms_norm(x[0].clone(), vector(&x[1]), 1e-6),
+            |x| norm::rms_norm_reference(x[0].clone(), vector(&x[1]), 1e-6),
+        );
+    }
+}
+
+/// A weight as it is, and one that is another tensor's transpose, as in a tied head.
+#[test]
+fn linear_maps() {
+    if !fused() {
+        return;
+    }
+    for [rows, inputs, outputs] in [[1, 1, 1], [5, 7, 3], [130, 33, 65]] {
+        let tensors = [input([rows, inputs], 1), input([inputs, outputs], 2), input([1, outputs], 3)];
+        let bias = |x: &Tensor<2>| Some(x.clone().reshape([outputs]));
+        agree(
+            &tensors,
+            |x| linear(x[0].clone(), x[1].clone(), bias(&x[2]), &evaluation()),
+            |x| linear::reference(x[0].clone(), x[1].clone(), bias(&x[2]), FloatDType::F32),
+        );
+        let tied = [input([rows, inputs], 1), input([outputs, inputs], 2)];
+        agree(
+            &tied,
+            |x| linear(x[0].clone(), x[1].clone().transpose(), None, &evaluation()),
+            |x| linear::reference(x[0].clone(), x[1].clone().transpose(), None, FloatDType::F32),
+        );
+        // An input that is a view.
+        let turned = [input([inputs, rows], 1), input([inputs, outputs], 2)];
+        agree(
+            &turned,
+            |x| linear(x[0].clone().transpose(), x[1].clone(), None, &evaluation()),
+            |x| linear::reference(x[0].clone().transpose(), x[1].clone(), None, FloatDType::F32),
+        );
+    }
+}
+
+#[test]
+fn tables_and_losses() {
+    if !fused() {
+        return;
+    }
+    let ids: Vec<i64> = (0..150).map(|i| i * i % 41).collect();
+    agree(
+        &[input([41, 70], 1)],
+        |x| embedding(x[0].clone(), ids.clone().into_ids()).reshape([150, 70]),
+        |x| burn::tensor::module::embedding(x[0].clone(), ids.clone().into_ids()).reshape([150, 70]),
+    );
+    for (rows, classes) in [(1, 2), (37, 33), (50, 700)] {
+        let targets: Vec<i64> =
+            (0..rows as i64).map(|i| if i % 5 == 4 { -100 } else { i * 7 % classes as i64 }).collect();
+        let targets = ints(targets, [rows]);
+        for smoothing in [0.0, 0.1] {
+            let sums = |sums: cross_entropy::CrossEntropy| {
+                let others = [sums.negative_log_likelihood, sums.count, sums.correct];
+                Tensor::cat([vec![sums.sum], others.to_vec()].concat(), 0).reshape([1, 4])
+            };
+            agree(
+                &[input([rows, classes], 1)],
+                |x| sums(smoothed_cross_entropy_sum(x[0].clone(), targets.clone(), -100, smoothing)),
+                |x| sums(cross_entropy::reference(x[0].clone(), targets.clone(), -100, smoothing)),
+            );
+        }
+    }
+}
+
+trait IntoIds {
+    fn into_ids(self) -> Tensor<2, Int>;
+}
+
+impl IntoIds for Vec<i64> {
+    fn into_ids(self) -> Tensor<2, Int> {
+        let len = self.len();
+        ints(self, [1, len])
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    batch: usize,
+    kv_heads: usize,
+    group: usize,
+    query_len: usize,
+    more_keys: usize,
+    head_dim: usize,
+    value_dim: usize,
+    causal: bool,
+    mask: u8,
+    bias: u8,
+    drop: bool,
+    seed: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let sizes = (1usize..3, 1usize..3, 1usize..3, 1usize..150, 0usize..40, 1usize..40, 1usize..40);
+    (sizes, any::<bool>(), 0u8..3, 0u8..4, any::<bool>(), any::<u64>()).prop_map(
+        |((batch, kv_heads, group, query_len, more_keys, head_dim, value_dim), causal, mask, bias, drop, seed)| Case {
+            batch,
+            kv_heads,
+            group,
+            query_len,
+            more_keys,
+            head_dim,
+            value_dim,
+            causal,
+            mask,
+            bias,
+            drop,
+            seed,
+        },
+    )
+}
+
+impl Case {
+    fn mask(&self) -> AttentionMask {
+        let (batch, query_len, key_len) = (self.batch, self.query_len, self.query_len + self.more_keys);
+        let number = |i: usize, below: usize| ((i as u64 * 7919 + self.seed % 1000) % below as u64) as i64;
+        match self.mask {
+            0 => AttentionMask::None,
+            // No key at all among them.
+            1 => AttentionMask::KeyLengths(ints((0..batch).map(|i| number(i, key_len + 1)).collect(), [batch])),
+            _ => AttentionMask::Segments {
+                query: ints((0..batch * query_len).map(|i| number(i, 3)).collect(), [batch, query_len]),
+                key: ints((0..batch * key_len).map(|i| number(i, 3)).collect(), [batch, key_len]),
+            },
+        }
+    }
+
+    fn options(&self) -> (AttentionOptions, Context) {
+        let dropout = if self.drop { 0.25 } else { 0.0 };
+        (AttentionOptions { causal: self.causal, scale: 0.3, dropout }, training(self.seed))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Any sizes, masks and biases, shared between rows and heads or not.
+    #[test]
+    fn attention_of_separate_tensors(case in cases()) {
+        if !fused() {
+            return Ok(());
+        }
+        let Case { batch, kv_heads, group, query_len, more_keys, head_dim, value_dim, .. } = case;
+        let (heads, key_len) = (kv_heads * group, query_len + more_keys);
+        let mut inputs = vec![
+            input([batch, heads, query_len, head_dim], case.seed),
+            input([batch, kv_heads, key_len, head_dim], case.seed ^ 1),
+            input([batch, kv_heads, key_len, value_dim], case.seed ^ 2),
+        ];
+        match case.bias {
+            0 => {}
+            1 => inputs.push(input([1, heads, query_len, key_len], 7)),
+            2 => inputs.push(input([batch, heads, query_len, key_len], 7)),
+            _ => inputs.push(input([batch, 1, 1, key_len], 7)),
+        }
+        let (mask, (options, context)) = (case.mask(), case.options());
+        let bias = |x: &[Tensor<4>]| x.get(3).cloned();
+        agree(
+            &inputs,
+            |x| attention(x[0].clone(), x[1].clone(), x[2].clone(), &mask, bias(x), &options, &context),
+            |x| attention::reference(x[0].clone(), x[1].clone(), x[2].clone(), &mask, bias(x), &options, &context),
+        );
+    }
+
+    #[test]
+    fn attention_of_one_tensor(case in cases()) {
+        if !fused() {
+            return Ok(());
+        }
+        let case = Case { more_keys: 0, ..case };
+        let Case { batch, kv_heads: heads, query_len: len, head_dim, .. } = case;
+        let mut inputs = vec![input([batch, len, 3, heads * head_dim], case.seed)];
+        if case.bias == 1 {
+            inputs.push(input([1, heads, len, len], 7));
+        }
+        let (mask, (options, context)) = (case.mask(), case.options());
+        let part = |x: &Tensor<4>, part: usize| {
+            x.clone().narrow(2, part, 1).reshape([batch, len, heads, head_dim]).swap_dims(1, 2)
+        };
+        agree(
+            &inputs,
+            |x| {
+                let packed = x[0].clone().reshape([batch, len, 3 * heads * head_dim]);
+                let attended = packed_attention(packed, heads, &mask, x.get(1).cloned(), &options, &context);
+                attended.reshape([batch, len, heads, head_dim])
+            },
+            |x| {
+                let [query, key, value] = [0, 1, 2].map(|index| part(&x[0], index));
+                attention::reference(query, key, value, &mask, x.get(1).cloned(), &options, &context).swap_dims(1, 2)
+            },
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! Kernels over memory of the host: plain slices in and out, threaded, and vectorised for the instructions that the CPU turns
+//! out to have.
+//!
+//! They know nothing of tensors. `flex` computes with them, and LibTorch on a CPU where its own kernels are slower or
+//! missing. Each result is a function of the input alone: work is cut into pieces of fixed size, and partial sums are added
+//! in the order of the pieces, so the number of threads changes nothing.
+
+// Pieces of several slices, zipped: a name for each such tuple would say less than the tuple does.
+#![allow(clippy::type_complexity)]
+
+pub(crate) mod adamw;
+pub(crate) mod attention;
+pub(crate) mod cross_entropy;
+pub(crate) mod elementwise;
+pub(crate) mod embedding;
+pub(crate) mod math;
+pub(crate) mod matrix;
+pub(crate) mod norm;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+/// Elements of a piece of elementwise work: enough to be worth a task, few enough to stay in the second-level cache.
+pub(crate) const PIECE: usize = 16 * 1024;
+
+/// Runs `kernel`, compiled once for each set of vector instructions, with the widest that this CPU has. What is called in
+/// it has to be inlined to profit; so has `kernel`, which therefore is no `FnOnce`: that would be called through a function
+/// which nobody asked to inline.
+#[inline(always)]
+pub(crate) fn vectorised<R>(kernel: impl FnMut() -> R) -> R {
+    struct Kernel<F>(F);
+
+    impl<R, F: FnMut() -> R> WithSimd for Kernel<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+
+    Arch::new().dispatch(Kernel(kernel))
+}
+
+/// Runs `work` on each piece, on as many threads as there are. One piece is not worth waking another thread.
+pub(crate) fn each<T: Send>(pieces: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
+    collect(pieces, work);
+}
+
+/// What `work` makes of each piece, in their order.
+pub(crate) fn collect<T: Send, R: Send>(pieces: impl Iterator<Item = T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let pieces: Vec<T> = pieces.collect();
+    match pieces.len() {
+        0 | 1 => pieces.into_iter().map(work).collect(),
+        _ => pieces.into_par_iter().map(&work).collect(),
+    }
+}
