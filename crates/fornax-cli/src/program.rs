@@ -62,6 +62,7 @@ pub fn main_with<A: Parser>(
     args: impl IntoIterator<Item = OsString>,
     program: impl FnOnce(A) -> anyhow::Result<Ending>,
 ) -> ExitCode {
+    fornax_backend::calm_openmp();
     fornax_backend::pin_default_device();
     fornax_backend::keep_freed_memory();
     start_logs();
