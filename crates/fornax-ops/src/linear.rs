@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     Context,
-    fused::{Fused, Maybe, is_fused_in},
+    fused::{Fused, Linear, Maybe, is_fused_in, keeps_narrow},
 };
 
 /// `x · weight + bias`, the product in [`Context::precision`], the result in `f32`.
@@ -26,11 +26,33 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
     context: &Context,
 ) -> Tensor<D> {
+    linear_into(x, weight, bias, FloatDType::F32, context)
+}
+
+/// [`linear`], for an activation or another linear map to read: where the device computes in 16 bits all the way, the result stays
+/// in [`Context::precision`].
+pub fn narrow_linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    context: &Context,
+) -> Tensor<D> {
+    let output = if keeps_narrow(&x.device()) { context.precision().dtype() } else { FloatDType::F32 };
+    linear_into(x, weight, bias, output, context)
+}
+
+fn linear_into<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    output: FloatDType,
+    context: &Context,
+) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "linear: last size of the input against first size of the weight");
     let dtype = context.precision().dtype();
     if is_fused_in(context.precision(), &x.device()) {
         let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), Maybe::new(bias));
-        return Tensor::from_dispatch(Dispatch::fused_linear(x, weight, bias, dtype));
+        return Tensor::from_dispatch(Dispatch::fused_linear(x, weight, bias, Linear { dtype, output }));
     }
     reference(x, weight, bias, dtype)
 }

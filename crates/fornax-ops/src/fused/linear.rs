@@ -1,6 +1,6 @@
 use burn::{
     backend::{TensorMetadata, tensor::FloatTensor},
-    tensor::{FloatDType, Shape},
+    tensor::{DType, FloatDType, Shape},
 };
 
 use super::{Kernels, memory::HostMemory, operation::Operation};
@@ -11,40 +11,52 @@ use crate::host::{
 };
 
 /// `x · weight + bias`.
-#[derive(Clone, Debug)]
-pub(super) struct Linear {
-    pub(super) dtype: FloatDType,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linear {
+    /// Of the product.
+    pub(crate) dtype: FloatDType,
+    /// Of the result: that of the product or `f32`.
+    pub(crate) output: FloatDType,
 }
 
 /// What computes it on a backend.
 pub(crate) trait LinearKernel: HostMemory {
-    /// The output in `f32`, and input and weight as the backward pass wants them.
+    /// The output, and input and weight as the backward pass wants them.
     fn affine(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Option<FloatTensor<Self>>,
-        dtype: FloatDType,
+        dtypes: Linear,
     ) -> (FloatTensor<Self>, [FloatTensor<Self>; 2]);
 
-    /// The gradients of input, weight and bias, in `f32`.
+    /// The gradients of input, which is of the type `input`, and of weight and bias, in `f32`.
     fn affine_backward(
         saved: [FloatTensor<Self>; 2],
+        input: DType,
         gradient: FloatTensor<Self>,
         wanted: [bool; 3],
     ) -> [Option<FloatTensor<Self>>; 3];
 }
 
 impl<B: Kernels> Operation<B, 3> for Linear {
-    type Saved = [FloatTensor<B>; 2];
+    /// Input and weight, and the type that the input came in.
+    type Saved = ([FloatTensor<B>; 2], DType);
 
     #[allow(clippy::expect_used)]
     fn forward(&self, [x, weight, bias]: [Option<FloatTensor<B>>; 3]) -> (FloatTensor<B>, Self::Saved) {
         let (x, weight) = x.zip(weight).expect("an input and a weight");
-        B::affine(x, weight, bias, self.dtype)
+        let input = x.dtype();
+        let (output, saved) = B::affine(x, weight, bias, *self);
+        (output, (saved, input))
     }
 
-    fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; 3]) -> [Option<FloatTensor<B>>; 3] {
-        B::affine_backward(saved, gradient, wanted)
+    fn backward(
+        &self,
+        (saved, input): Self::Saved,
+        gradient: FloatTensor<B>,
+        wanted: [bool; 3],
+    ) -> [Option<FloatTensor<B>>; 3] {
+        B::affine_backward(saved, input, gradient, wanted)
     }
 }
 
@@ -77,9 +89,9 @@ mod on_host {
             x: FloatTensor<Self>,
             weight: FloatTensor<Self>,
             bias: Option<FloatTensor<Self>>,
-            dtype: FloatDType,
+            dtypes: Linear,
         ) -> (FloatTensor<Self>, [FloatTensor<Self>; 2]) {
-            assert_eq!(dtype, FloatDType::F32, "flex computes linear maps in f32");
+            assert_eq!([dtypes.dtype, dtypes.output], [FloatDType::F32; 2], "flex computes linear maps in f32");
             let (x, weight) = (Self::contiguous(x), as_matrix(weight));
             let [inputs, outputs] = [weight.shape()[0], weight.shape()[1]];
             let rows = x.shape().num_elements() / inputs.max(1);
@@ -102,6 +114,7 @@ mod on_host {
 
         fn affine_backward(
             [x, weight]: [FloatTensor<Self>; 2],
+            _: DType,
             gradient: FloatTensor<Self>,
             [of_x, of_weight, of_bias]: [bool; 3],
         ) -> [Option<FloatTensor<Self>>; 3] {
@@ -173,9 +186,9 @@ mod on_libtorch {
             x: TchTensor,
             weight: TchTensor,
             bias: Option<TchTensor>,
-            dtype: FloatDType,
+            dtypes: Linear,
         ) -> (TchTensor, [TchTensor; 2]) {
-            let kind = kind(dtype);
+            let (kind, output_kind) = (kind(dtypes.dtype), kind(dtypes.output));
             let shape = with_last(&x.shape(), weight.shape()[1]);
             let (x, weight) = (cast(x, kind), cast(weight, kind));
             let flat = rows(&x, weight.tensor.size()[0]);
@@ -184,11 +197,12 @@ mod on_libtorch {
                 None => flat.mm(&weight.tensor),
             };
             let sizes: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
-            (TchTensor::new(output.to_kind(Kind::Float).view(&sizes[..])), [x, weight])
+            (TchTensor::new(output.to_kind(output_kind).view(&sizes[..])), [x, weight])
         }
 
         fn affine_backward(
             [x, weight]: [TchTensor; 2],
+            input: DType,
             gradient: TchTensor,
             [of_x, of_weight, of_bias]: [bool; 3],
         ) -> [Option<TchTensor>; 3] {
@@ -196,7 +210,10 @@ mod on_libtorch {
             let gradient = rows(&gradient, sizes[1]);
             let slope = gradient.to_kind(kind);
             let new = |tensor: Tensor| TchTensor::new(tensor.to_kind(Kind::Float));
-            let x_gradient = of_x.then(|| new(slope.mm(&weight.tensor.tr()).view(&x.tensor.size()[..])));
+            let x_gradient = of_x.then(|| {
+                let gradient = slope.mm(&weight.tensor.tr()).view(&x.tensor.size()[..]);
+                if input == DType::F32 { new(gradient) } else { TchTensor::new(gradient) }
+            });
             let weight_gradient = of_weight.then(|| {
                 let input = rows(&x, sizes[0]);
                 // In the order of the weight's own memory.

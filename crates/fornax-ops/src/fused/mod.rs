@@ -27,19 +27,19 @@ use burn::{
         Autodiff, AutodiffBackend, Backend, Dispatch, DispatchDevice, ExtensionType,
         autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
     },
-    tensor::{Device, FloatDType, Tensor},
+    tensor::{Device, Tensor},
 };
 
 use fornax_backend::Precision;
 
-pub(crate) use self::activation::Curve;
+pub(crate) use self::{activation::Curve, linear::Linear};
 use self::{
-    activation::Activation,
+    activation::{Activation, ActivationKernel},
     attention::Attend,
     cross_entropy::CrossEntropySums,
     dropout::Dropout,
     embedding::Embedding,
-    linear::{Linear, LinearKernel},
+    linear::LinearKernel,
     memory::HostMemory,
     norm::Norm,
     operation::{compute, record},
@@ -73,15 +73,15 @@ impl Maybe<Dispatch> {
     }
 }
 
-/// The fused operations. Tensors are `f32`; shapes are those of the functions of this crate that call them.
+/// The fused operations. Tensors are `f32` unless it says otherwise; shapes are those of the functions of this crate that call them.
 #[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub(crate) trait Fused: Backend {
-    /// The product in `dtype`.
+    /// In the types that `linear` says; `x` may be of that of the product, all else is `f32`.
     fn fused_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         #[extension_type] bias: Maybe<Self>,
-        dtype: FloatDType,
+        linear: Linear,
     ) -> FloatTensor<Self>;
 
     fn fused_norm(
@@ -92,6 +92,7 @@ pub(crate) trait Fused: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
 
+    /// In the type of `x`.
     fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
 
     fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
@@ -135,9 +136,9 @@ pub(crate) trait Fused: Backend {
 }
 
 /// A backend with everything that the fused operations are made of.
-pub(crate) trait Kernels: HostMemory + LinearKernel {}
+pub(crate) trait Kernels: HostMemory + LinearKernel + ActivationKernel {}
 
-impl<B: HostMemory + LinearKernel> Kernels for B {}
+impl<B: HostMemory + LinearKernel + ActivationKernel> Kernels for B {}
 
 /// The implementation of [`Fused`] for a backend with [`Kernels`].
 macro_rules! fused_on {
@@ -147,9 +148,9 @@ macro_rules! fused_on {
                 x: FloatTensor<Self>,
                 weight: FloatTensor<Self>,
                 bias: Maybe<Self>,
-                dtype: FloatDType,
+                linear: Linear,
             ) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Linear { dtype }, [Some(x), Some(weight), bias.option()])
+                compute::<Self, _, _>(linear, [Some(x), Some(weight), bias.option()])
             }
 
             fn fused_norm(
@@ -227,9 +228,9 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
-        dtype: FloatDType,
+        linear: Linear,
     ) -> FloatTensor<Self> {
-        record::<B, C, _, 3>(Linear { dtype }, [Some(x), Some(weight), bias.option()])
+        record::<B, C, _, 3>(linear, [Some(x), Some(weight), bias.option()])
     }
 
     fn fused_norm(
@@ -329,6 +330,16 @@ pub(crate) fn is_fused_in(precision: Precision, device: &Device) -> bool {
     match host(device.as_dispatch()) {
         #[cfg(feature = "flex")]
         Some(Host::Flex) => precision == Precision::F32,
+        #[cfg(feature = "libtorch")]
+        Some(Host::LibTorch) => true,
+        _ => false,
+    }
+}
+
+/// Whether what a linear map gives may stay in the type of the product, for an activation or another linear map to read: with
+/// LibTorch, which computes in 16 bits all the way.
+pub(crate) fn keeps_narrow(device: &Device) -> bool {
+    match host(device.as_dispatch()) {
         #[cfg(feature = "libtorch")]
         Some(Host::LibTorch) => true,
         _ => false,

@@ -2,8 +2,14 @@
 
 use gemm::Parallelism;
 
+use super::{each, math::sum, vectorised};
+
 /// Below so many multiplications a product is not worth more than one thread.
 const PARALLEL: usize = 1 << 20;
+/// Up to so many rows a product is a pass over the other matrix, and its speed that of memory.
+const FEW: usize = 4;
+/// Columns of a piece of such a product.
+const COLUMNS: usize = 256;
 
 /// A matrix in a slice: element `(row, column)` stands at `row · row_stride + column · column_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +92,9 @@ pub(crate) fn multiply(
         return;
     }
     assert!((m - 1) * row_stride + n <= out.len(), "matrix product: out of its slice");
+    if m <= FEW && threads == 0 && alpha == 1.0 && multiply_few(lhs, rhs, out, row_stride, into) {
+        return;
+    }
     let parallelism = match threads {
         0 if m.saturating_mul(n).saturating_mul(k) >= PARALLEL => Parallelism::Rayon(0),
         _ => Parallelism::None,
@@ -115,5 +124,83 @@ pub(crate) fn multiply(
             false,
             parallelism,
         );
+    }
+}
+
+/// The product of a few rows, where one axis of `rhs` stands side by side: each number of `rhs` is read once, on all threads.
+fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: usize, into: Into) -> bool {
+    if lhs.column_stride != 1 || (rhs.column_stride != 1 && rhs.row_stride != 1) {
+        return false;
+    }
+    let (k, n) = (lhs.columns, rhs.columns);
+    let row = |row: usize| &lhs.data[row * lhs.row_stride..][..k];
+    // The output in pieces of columns, each with the part of every row.
+    let mut pieces: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(COLUMNS)).map(|_| Vec::with_capacity(lhs.rows)).collect();
+    for out in out.chunks_mut(row_stride.max(1)).take(lhs.rows) {
+        out[..n].chunks_mut(COLUMNS).zip(&mut pieces).for_each(|(part, piece)| piece.push(part));
+    }
+    each(pieces.into_iter().enumerate(), |(piece, mut outs)| {
+        let first = piece * COLUMNS;
+        if into == Into::Overwrite {
+            outs.iter_mut().for_each(|out| out.fill(0.0));
+        }
+        vectorised(
+            #[inline(always)]
+            || {
+                if rhs.column_stride == 1 {
+                    for at in 0..k {
+                        let weights = &rhs.data[at * rhs.row_stride + first..];
+                        for (index, out) in outs.iter_mut().enumerate() {
+                            let x = row(index)[at];
+                            for (out, weight) in out.iter_mut().zip(weights) {
+                                *out = x.mul_add(*weight, *out);
+                            }
+                        }
+                    }
+                } else {
+                    for (index, out) in outs.iter_mut().enumerate() {
+                        let x = row(index);
+                        for (column, out) in out.iter_mut().enumerate() {
+                            let weights = &rhs.data[(first + column) * rhs.column_stride..][..k];
+                            *out += sum(k, |i| x[i] * weights[i]);
+                        }
+                    }
+                }
+            },
+        );
+    });
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shapes around the limits of the ways that a product may take, both axes of the second matrix side by side.
+    #[test]
+    fn all_ways_give_the_product() {
+        for [m, k, n] in [[1, 1, 1], [1, 37, 300], [4, 70, 257], [5, 70, 257], [2, 3, 0], [120, 110, 90]] {
+            let number = |i: usize| (i * 7919 % 23) as f32 - 11.0;
+            let lhs: Vec<f32> = (0..m * k).map(number).collect();
+            let rhs: Vec<f32> = (0..k * n).map(|i| number(i + 5)).collect();
+            for turned in [false, true] {
+                let at = |i: usize, j: usize| if turned { rhs[j * k + i] } else { rhs[i * n + j] };
+                let matrix = match turned {
+                    true => Matrix::new(&rhs, [n, k]).transposed(),
+                    false => Matrix::new(&rhs, [k, n]),
+                };
+                for (into, before) in [(Into::Overwrite, f32::NAN), (Into::Add, 2.0)] {
+                    let mut out = vec![before; m * n];
+                    multiply(1.0, Matrix::new(&lhs, [m, k]), matrix, &mut out, n, into, 0);
+                    for (index, found) in out.iter().enumerate() {
+                        let (row, column) = (index / n, index % n);
+                        let start = if into == Into::Add { before } else { 0.0 };
+                        // Small integers: exact in any order.
+                        let wanted = start + (0..k).map(|i| lhs[row * k + i] * at(i, column)).sum::<f32>();
+                        assert_eq!(*found, wanted, "{m} x {k} x {n}, {into:?}, turned: {turned}");
+                    }
+                }
+            }
+        }
     }
 }
