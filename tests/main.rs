@@ -1,6 +1,7 @@
 //! Integration tests: the programs as processes, and what crosses the borders of crates.
 //!
 //! - [`bad_input`]: whatever a user, a file or a disk does wrong ends in one clear error with the right exit code, and nothing is lost.
+//! - [`bench`]: `fornax bench` measures, saves and compares.
 //! - [`device`]: a model learns the same on every backend; CI runs these again with `FORNAX_TEST_DEVICE=wgpu` and `=libtorch`.
 //! - [`docs`]: pages, links and configs in the repository are right.
 //! - [`encoders`]: pretraining and fine-tuning of encoders, from a text to predictions.
@@ -14,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod bench;
 mod device;
 mod docs;
 mod encoders;

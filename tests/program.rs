@@ -41,6 +41,7 @@ fn the_help_says_what_the_documentation_says() {
         ("fornax-generate", "fornax", &["generate", "--help"]),
         ("fornax-evaluate", "fornax", &["evaluate", "--help"]),
         ("fornax-predict", "fornax", &["predict", "--help"]),
+        ("fornax-bench", "fornax", &["bench", "--help"]),
         ("fornax-train-gpt-lm", "fornax", &["train", "gpt-lm", "--help"]),
     ] {
         let help = Outcome::of(lab.command(program, arguments)).ok();

@@ -1,3 +1,11 @@
+use std::process::Command;
+
+#[cfg(all(feature = "libtorch", target_os = "linux"))]
+const NAME: &str = "GOMP_SPINCOUNT";
+/// Tens of microseconds: long enough to go from one of LibTorch's loops to the next.
+#[cfg(all(feature = "libtorch", target_os = "linux"))]
+const SPINS: &str = "10000";
+
 /// Has LibTorch's threads sleep soon after they ran out of work, instead of spinning for milliseconds: they would keep the cores
 /// from the kernels of Fornax, which run on threads of their own between those of LibTorch.
 ///
@@ -6,11 +14,8 @@
 /// starting fails, this does nothing. Call it first in `main`.
 #[cfg(all(feature = "libtorch", target_os = "linux"))]
 pub fn calm_openmp() {
-    use std::{env, os::unix::process::CommandExt, process::Command};
+    use std::{env, os::unix::process::CommandExt};
 
-    /// Tens of microseconds: long enough to go from one of LibTorch's loops to the next.
-    const SPINS: &str = "10000";
-    const NAME: &str = "GOMP_SPINCOUNT";
     if [NAME, "OMP_WAIT_POLICY"].into_iter().any(|name| env::var_os(name).is_some()) {
         return;
     }
@@ -24,3 +29,15 @@ pub fn calm_openmp() {
 /// Nothing: there is no OpenMP of LibTorch.
 #[cfg(not(all(feature = "libtorch", target_os = "linux")))]
 pub fn calm_openmp() {}
+
+/// Takes from another program what [`calm_openmp`] has set for this one.
+#[cfg(all(feature = "libtorch", target_os = "linux"))]
+pub fn forget_calm_openmp(command: &mut Command) {
+    if std::env::var_os(NAME).is_some_and(|spins| spins == SPINS) {
+        command.env_remove(NAME);
+    }
+}
+
+/// Nothing: nothing was set.
+#[cfg(not(all(feature = "libtorch", target_os = "linux")))]
+pub fn forget_calm_openmp(_: &mut Command) {}

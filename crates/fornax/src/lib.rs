@@ -1,5 +1,6 @@
 //! The Fornax tool: what is neither training nor a library. `fornax train RECIPE` calls the recipes.
 
+mod bench;
 mod data;
 mod devices;
 mod evaluate;
@@ -36,6 +37,8 @@ enum Command {
     Predict(Box<predict::Args>),
     /// Score a trained classifier on a task of GLUE or labelled text of yours, or an encoder-decoder on pairs of texts
     Evaluate(Box<evaluate::Args>),
+    /// Time training and generation on chosen devices and in chosen precisions, beside a peer and earlier figures
+    Bench(Box<bench::Args>),
     /// Train a model, as the recipe's own program does
     #[command(subcommand)]
     Train(Recipe),
@@ -68,6 +71,7 @@ fn run(command: Command) -> anyhow::Result<Ending> {
         Command::Generate(args) => generate::run(&args)?,
         Command::Evaluate(args) => evaluate::run(&args)?,
         Command::Predict(args) => predict::run(&args)?,
+        Command::Bench(args) => bench::run(&args)?,
         Command::Train(Recipe::GptLm(args)) => return gpt_lm::execute(&args),
         Command::Train(Recipe::BertMlm(args)) => return bert_mlm::execute(&args),
         Command::Train(Recipe::Glue(args)) => return glue::execute(&args),

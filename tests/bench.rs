@@ -1,0 +1,85 @@
+//! `fornax bench`, from the command line to a table, a file and a comparison with it.
+
+use std::fs;
+
+use fornax_tests::cpu;
+use serde_json::Value;
+
+use crate::lab;
+
+const PEER: &str = r#"echo '{"tokens_per_second": 100.0, "step_ms": 1.0, "peak_memory_bytes": 1000, "losses": [1.0]}'"#;
+
+#[test]
+fn runs_are_measured_beside_a_peer_saved_and_compared_with() {
+    let lab = lab();
+    let tiny = ["bench", "tiny", "--steps", "1", "--device", cpu()];
+    let first =
+        lab.fornax(&[&tiny, ["--rounds", "2", "--peer", PEER, "--json", "--save", "base.json"].as_slice()].concat());
+    let report: Value = serde_json::from_str(&first.ok().stdout).unwrap();
+    let row = &report["rows"][0];
+    for (key, value) in [("case", "tiny"), ("device", cpu()), ("precision", "f32")] {
+        assert_eq!(row[key], value, "{row}");
+    }
+    let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {row}"));
+    let runs: Vec<f64> = row["runs"].as_array().unwrap().iter().map(|run| run.as_f64().unwrap()).collect();
+    assert_eq!((runs.len(), row["losses"].as_array().unwrap().len()), (2, 4));
+    assert!((number("tokens_per_second") - f64::midpoint(runs[0], runs[1])).abs() < 1e-9 * runs[0]);
+    assert!((number("of_peer") - number("tokens_per_second") / 100.0).abs() < 1e-9 * runs[0]);
+    assert!(number("start_up_ms") > number("step_ms") && number("peak_memory_bytes") > 1e6);
+    assert_eq!(report["peer"]["runs"], Value::from(vec![100.0, 100.0]));
+    let saved: Value = serde_json::from_slice(&fs::read(lab.path("base.json")).unwrap()).unwrap();
+    assert_eq!(saved, report);
+
+    // In the same processes one row is known, one is not, and one can't be had.
+    let more = ["--precision", "f32,f16", "--batch", "2", "--baseline", "base.json"];
+    let second = lab.fornax(&[&tiny, more.as_slice()].concat());
+    assert_eq!(second.code, Some(1), "{second:?}");
+    assert!(second.stderr.contains("error: 1 of 2 failed"), "{second:?}");
+    let line =
+        |start: &str| second.stdout.lines().find(|line| line.contains(start)).unwrap_or_else(|| panic!("{second:?}"));
+    let cells: Vec<_> = line(" f32 ").split_whitespace().collect();
+    assert!(cells[0] == "tiny" && cells.last().unwrap().parse::<f64>().unwrap() > 0.0, "{cells:?}");
+    assert!(line(" f16 ").contains("failed"));
+    assert!(line("in f16, batch 2: ").contains("f16 "), "{second:?}");
+    let other = lab.fornax(&[&tiny, ["--batch", "1", "--baseline", "base.json"].as_slice()].concat()).ok();
+    let missing = format!("not in base.json: tiny on {} in f32, batch 1\n", cpu());
+    assert!(other.stdout.ends_with(&missing), "{other:?}");
+}
+
+#[test]
+fn what_can_not_be_run_or_read_is_told_before_anything_is_measured() {
+    let lab = lab();
+    lab.write("tokens.json", "{\"tokens\": 1}");
+    let before = lab.contents();
+    let peer = "sh -c 'echo loading >&2; echo out of memory >&2; exit 3'";
+    for (arguments, code, says) in [
+        (["gpt-11m"].as_slice(), 2, ["gpt-11m", "bert-base"].as_slice()),
+        (&["tiny", "--steps", "0"], 2, &["--steps", "0 is not in"]),
+        (&["tiny", "--rounds", "0"], 2, &["--rounds", "0 is not in"]),
+        (&["tiny", "--device", "gpu"], 2, &["unknown device `gpu`"]),
+        (&["sst2-minilm"], 2, &["--model DIR"]),
+        (&["tiny", "--peer", "'"], 2, &["--peer", "quote"]),
+        (&["tiny", "--peer", peer], 1, &["--peer: exit status: 3: loading\nout of memory"]),
+        (&["tiny", "--peer", "./nowhere"], 1, &["--peer: the program `./nowhere` can't be started"]),
+        (&["tiny", "--peer", "echo fast"], 1, &["--peer: its last line is to be JSON", "\"fast\""]),
+        (&["tiny", "--baseline", "nowhere.json"], 1, &["--baseline nowhere.json: No such file"]),
+        (&["tiny", "--baseline", "tokens.json"], 1, &["--baseline tokens.json: no report of `fornax bench --save`"]),
+        (&["tiny", "--save", "nowhere/a.json"], 1, &["--save nowhere/a.json: there is no folder `nowhere`"]),
+    ] {
+        let outcome = lab.fornax(&[&["bench"], arguments].concat());
+        outcome.refused(&format!("{arguments:?}"), code, says);
+    }
+    assert!(lab.contents() == before);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_a_row_with_its_reason() {
+    let lab = lab();
+    let absent = if fornax_backend::Family::Cuda.is_compiled() { "cuda:99" } else { "cuda" };
+    let outcome = lab.fornax(&["bench", "tiny", "--steps", "1", "--device", &format!("{absent},{}", cpu()), "--json"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert!(report["rows"][0]["error"].as_str().unwrap().contains(&format!("--device {absent}")), "{report}");
+    assert!(report["rows"][0]["tokens_per_second"].is_null());
+    assert!(report["rows"][1]["tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");
+}
