@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use fornax_tests::cpu;
+use fornax_backend::test_device;
+use fornax_models::{BertConfig, hf};
+use fornax_tests::{Outcome, cpu};
 use serde_json::Value;
 
 use crate::lab;
@@ -82,4 +84,42 @@ fn a_device_that_is_not_there_is_a_row_with_its_reason() {
     assert!(report["rows"][0]["error"].as_str().unwrap().contains(&format!("--device {absent}")), "{report}");
     assert!(report["rows"][0]["tokens_per_second"].is_null());
     assert!(report["rows"][1]["tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");
+}
+
+#[test]
+fn a_checkpoint_is_fine_tuned_on_sst2() {
+    let lab = lab();
+    let rows = |count: usize| {
+        let row =
+            |index: usize| format!("\n{} film\t{}", ["a dull", "a fine"][index % 2].repeat(index % 5 + 1), index % 2);
+        format!("sentence\tlabel{}", (0..count).map(row).collect::<String>())
+    };
+    lab.write("data/sst2/train.tsv", rows(40));
+    lab.write("data/sst2/dev.tsv", rows(4));
+    // Fewer positions than the recipe's 128 tokens, and fewer than the longest sentence.
+    let sizes = BertConfig {
+        vocab_size: 300,
+        max_positions: 8,
+        hidden_size: 12,
+        num_layers: 1,
+        num_heads: 2,
+        intermediate_size: 24,
+        ..BertConfig::default()
+    };
+    let model = sizes.init_masked_lm(1, &test_device()).unwrap();
+    hf::save_bert_for_masked_lm(&model, &lab.path("model"), Some(0)).unwrap();
+    let tokenizer = ["--kind", "wordpiece", "--vocab-size", "120", "-o", "model/tokenizer.json"];
+    lab.fornax(&[&["tokenizer", "train", "text.txt"], tokenizer.as_slice()].concat()).ok();
+
+    let arguments = ["bench", "sst2-minilm", "--model", "model", "--steps", "2", "--device", cpu(), "--json"];
+    let mut command = lab.command("fornax", &arguments);
+    command.env("FORNAX_DATA", lab.path("data"));
+    let report: Value = serde_json::from_str(&Outcome::of(command).ok().stdout).unwrap();
+    let row = &report["rows"][0];
+    assert_eq!((&row["batch"], row["losses"].as_array().unwrap().len()), (&Value::from(32), 5), "{row}");
+    assert!((row["losses"][0].as_f64().unwrap() - 2f64.ln()).abs() < 0.1, "{row}");
+
+    let nowhere = lab.fornax(&["bench", "sst2-minilm", "--model", "nowhere", "--device", cpu()]);
+    assert_eq!(nowhere.code, Some(1), "{nowhere:?}");
+    assert!(nowhere.stdout.contains("batch 32: --model: nowhere"), "{nowhere:?}");
 }

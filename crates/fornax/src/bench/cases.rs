@@ -9,9 +9,9 @@ use burn::module::Module;
 use clap::{ValueEnum, builder::PossibleValue};
 use fornax_backend::{OpenDevice, Precision};
 use fornax_cli::{load, model_folder};
-use fornax_data::{Fill, IGNORE_TARGET, MaskedBatch, Seq2SeqBatch, TokenBatch};
+use fornax_data::{Fill, IGNORE_TARGET, MaskedBatch, Seq2SeqBatch, SpecialToken, TokenBatch};
 use fornax_models::{
-    BertConfig, Gpt2Config, T5, T5Config,
+    BertConfig, BertForSequenceClassification, Gpt2Config, T5, T5Config,
     generate::{SamplingOptions, generate},
     hf::{self, LoadClassifier},
 };
@@ -243,15 +243,19 @@ fn t5(sizes: &T5Config, [source, target]: [usize; 2], setting: &Setting) -> anyh
     train_on_one(model, sizes.training_flops_per_token(source, target), &TextToText, &batch, setting)
 }
 
-/// What the recipe `glue` does with its default config, but for a learning rate that stays.
+/// What the recipe `glue` does with its default config, but for the optimizer of the other cases.
 fn sst2(setting: &Setting) -> anyhow::Result<Measured> {
     let folder = setting.model.as_deref().map(model_folder).context("sst2-minilm needs --model DIR")?;
     let mut config: glue::Config = load(None, glue::DEFAULT_CONFIG, &[])?.config;
     config.tokenizer.from = Some(folder.display().to_string());
     config.train.micro_batch_size = setting.batch;
     let model = open_classifier(&folder, setting)?;
-    let flops = model.bert.config().training_flops_per_token(config.data.max_len);
+    let sizes = model.bert.config();
+    config.data.max_len = config.data.max_len.min(sizes.max_positions);
     let data = glue::Data::open(&config, None)?;
+    let tokenizer = &data.tokenizer;
+    sizes.check_tokenizer(tokenizer.vocab_size(), tokenizer.special_id(SpecialToken::Pad).ok())?;
+    let flops = sizes.training_flops_per_token(config.data.max_len);
     let mut loader = data.loader(0..u64::MAX)?;
     train(model, flops, &Classify, setting, || {
         let (_, micro_batches) = loader.next().context("the loader ended before the bench")??;
@@ -259,7 +263,7 @@ fn sst2(setting: &Setting) -> anyhow::Result<Measured> {
     })
 }
 
-fn open_classifier(folder: &Path, setting: &Setting) -> anyhow::Result<fornax_models::BertForSequenceClassification> {
+fn open_classifier(folder: &Path, setting: &Setting) -> anyhow::Result<BertForSequenceClassification> {
     let labels = Some(["negative", "positive"].map(str::to_owned).to_vec());
     let options = LoadClassifier { labels, replace_head: true, seed: SEED, ..LoadClassifier::default() };
     let device = setting.device.device.clone().autodiff();
