@@ -239,7 +239,7 @@ impl Attention {
         let per_row = bias.is_some_and(|bias| bias.per_row);
         let units = self.units(gradients);
         each(self.tasks(units, bias_gradient, per_row).into_iter(), |mut task| {
-            let mut scratch = Scratch::new(self);
+            let mut scratch = BackwardScratch::new(self);
             for unit in &mut task.units {
                 self.backward_unit(unit, &mut task.bias, &saved, &mut scratch);
             }
@@ -293,7 +293,13 @@ impl Attention {
         tasks
     }
 
-    fn backward_unit(&self, unit: &mut Unit<'_>, bias: &mut [&mut [f32]], saved: &Saved<'_>, scratch: &mut Scratch) {
+    fn backward_unit(
+        &self,
+        unit: &mut Unit<'_>,
+        bias: &mut [&mut [f32]],
+        saved: &Saved<'_>,
+        scratch: &mut BackwardScratch,
+    ) {
         let Sizes { heads, query_len, key_len, head_dim, value_dim, .. } = self.sizes;
         let Unit { row, shared, .. } = *unit;
         scratch.key.fill(0.0);
@@ -310,16 +316,16 @@ impl Attention {
                 let value = saved.value.matrix(row, shared, 0..keys, value_dim);
                 let query = saved.query.matrix(row, head, first..first + len, head_dim);
                 let gradient = saved.gradient.matrix(row, head, first..first + len, value_dim);
-                let (weights, slopes) = (&mut scratch.scores[..len * keys], &mut scratch.slopes[..len * keys]);
+                let (weights, slopes) = (&mut scratch.forward.scores[..len * keys], &mut scratch.slopes[..len * keys]);
                 self.scores(&tile, saved.query, key, saved.bias, weights);
                 multiply(1.0, gradient, value.transposed(), slopes, keys, Into::Overwrite, 1);
                 let log_sums = &saved.log_sums[(row * heads + head) * query_len + first..][..len];
-                self.slopes(&tile, saved, log_sums, weights, slopes, &mut scratch.factors);
+                self.slopes(&tile, saved, log_sums, weights, slopes, &mut scratch.forward.factors);
 
                 let (weights, slopes) = (Matrix::new(weights, [len, keys]), Matrix::new(slopes, [len, keys]));
                 multiply(1.0, weights.transposed(), gradient, &mut scratch.value, value_dim, Into::Add, 1);
                 multiply(self.scale, slopes.transposed(), query, &mut scratch.key, head_dim, Into::Add, 1);
-                let result = &mut scratch.rows[..len * head_dim];
+                let result = &mut scratch.forward.rows[..len * head_dim];
                 multiply(self.scale, slopes, key, result, head_dim, Into::Overwrite, 1);
                 for (result, row) in result.chunks_exact(head_dim).zip(&mut query_rows[first..]) {
                     row.copy_from_slice(result);
@@ -416,30 +422,44 @@ struct Task<'a> {
 struct Scratch {
     /// `[tile, key_len]`
     scores: Vec<f32>,
-    /// `[tile, key_len]`
-    slopes: Vec<f32>,
     /// `[tile, head_dim or value_dim]`
     rows: Vec<f32>,
-    /// `[key_len]`
+    /// `[key_len]`, where there is dropout.
     factors: Vec<f32>,
-    /// `[key_len, head_dim]`
-    key: Vec<f32>,
-    /// `[key_len, value_dim]`
-    value: Vec<f32>,
 }
 
 impl Scratch {
     fn new(attention: &Attention) -> Self {
         let Sizes { key_len, head_dim, value_dim, .. } = attention.sizes;
         let tile = attention.sizes.tile();
-        let zeros = |len| vec![0.0; len];
         Self {
-            scores: zeros(tile * key_len),
-            slopes: zeros(tile * key_len),
-            rows: zeros(tile * head_dim.max(value_dim)),
-            factors: zeros(if attention.noise.is_some() { key_len } else { 0 }),
-            key: zeros(key_len * head_dim),
-            value: zeros(key_len * value_dim),
+            scores: vec![0.0; tile * key_len],
+            rows: vec![0.0; tile * head_dim.max(value_dim)],
+            factors: vec![0.0; if attention.noise.is_some() { key_len } else { 0 }],
+        }
+    }
+}
+
+/// What a task of the backward pass computes in.
+struct BackwardScratch {
+    forward: Scratch,
+    /// `[tile, key_len]`
+    slopes: Vec<f32>,
+    /// `[key_len, head_dim]`
+    key: Vec<f32>,
+    /// `[key_len, value_dim]`
+    value: Vec<f32>,
+}
+
+impl BackwardScratch {
+    fn new(attention: &Attention) -> Self {
+        let Sizes { key_len, head_dim, value_dim, .. } = attention.sizes;
+        let forward = Scratch::new(attention);
+        Self {
+            slopes: vec![0.0; forward.scores.len()],
+            key: vec![0.0; key_len * head_dim],
+            value: vec![0.0; key_len * value_dim],
+            forward,
         }
     }
 }
