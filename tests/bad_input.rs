@@ -260,11 +260,11 @@ fn devices_that_cannot_be_used_are_refused_with_two() {
         }
     }
     if Family::Flex.is_compiled() {
-        let arguments = ["tiny.toml", "--run-dir", "run", "--device", "flex", "--precision", "bf16"];
+        let arguments = ["tiny.toml", "--run-dir", "run", "--device", "flex", "--precision", "f16"];
         lab.gpt_lm(&arguments).refused(
-            "bf16 on flex",
+            "f16 on flex",
             2,
-            &["--precision bf16 is not supported by flex", "supported: f32"],
+            &["--precision f16 is not supported by flex", "supported: f32"],
         );
         assert!(!lab.path("run").exists());
     }

@@ -20,7 +20,7 @@ pub use error::BackendError;
 pub use memory::keep_freed_memory;
 pub use open::{ALLOW_SOFTWARE, OpenDevice, compiled_features, open, pin_default_device, software_allowed};
 pub use openmp::{calm_openmp, forget_calm_openmp};
-pub use precision::Precision;
+pub use precision::{Precision, multiplies_bf16};
 pub use probe::{Probe, probe};
 pub use spec::{DeviceSpec, Family};
 pub use testing::test_device;

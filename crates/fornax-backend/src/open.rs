@@ -186,11 +186,12 @@ mod tests {
 
     #[cfg(feature = "flex")]
     #[test]
-    fn flex_refuses_half_precision_with_a_reason() {
+    fn flex_takes_the_precisions_that_the_cpu_multiplies_in() {
         let flex = open(&DeviceSpec::family(Family::Flex)).unwrap();
         flex.check_precision(Precision::F32).unwrap();
-        let message = flex.check_precision(Precision::Bf16).unwrap_err().to_string();
-        assert!(message.contains("bf16") && message.contains("supported: f32"), "{message}");
+        assert_eq!(flex.check_precision(Precision::Bf16).is_ok(), crate::multiplies_bf16());
+        let message = flex.check_precision(Precision::F16).unwrap_err().to_string();
+        assert!(message.contains("f16") && message.contains("supported: f32"), "{message}");
     }
 
     #[cfg(feature = "flex")]

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::{DeviceSpec, Family, Precision};
+use crate::{DeviceSpec, Family, Precision, multiplies_bf16};
 
 /// One device that a family lists.
 #[derive(Clone, Debug)]
@@ -48,8 +48,10 @@ impl Probe {
     pub(crate) fn refusal(&self, precision: Precision) -> Option<String> {
         match (self.spec, precision) {
             (_, Precision::F32) => None,
-            (DeviceSpec::Family { family: Family::Flex, .. }, _) => {
-                Some("it has no 16-bit matrix product, so it would be slower than f32".to_owned())
+            (DeviceSpec::Family { family: Family::Flex, .. }, Precision::Bf16) => (!multiplies_bf16())
+                .then(|| "this CPU has no bf16 products (AVX512-BF16 or AMX), so it would be slower than f32".to_owned()),
+            (DeviceSpec::Family { family: Family::Flex, .. }, Precision::F16) => {
+                Some("it has no f16 matrix product, so it would be slower than f32".to_owned())
             }
             (_, Precision::F16) => Some("f16 needs scaled losses in training, which Fornax doesn't have yet, and is not there for answers alone".to_owned()),
             _ if quietly(|| precision.is_supported(&self.device)).unwrap_or(false) => None,

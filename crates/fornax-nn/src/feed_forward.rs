@@ -64,7 +64,7 @@ impl FeedForward {
     ///
     /// `[..., hidden_size]` to the same
     pub fn forward<const D: usize>(&self, x: Tensor<D>, context: &Context) -> Tensor<D> {
-        let intermediate = self.activation.apply(self.up.forward_narrow(x, context));
+        let intermediate = self.activation.apply(self.up.forward(x, context));
         self.down.forward(intermediate, context)
     }
 }

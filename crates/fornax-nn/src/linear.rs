@@ -2,7 +2,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use fornax_ops::{Context, linear, narrow_linear};
+use fornax_ops::{Context, linear};
 
 use crate::{Lora, parameters::constant};
 
@@ -37,18 +37,6 @@ impl Linear {
         match &self.lora {
             None => linear(x, self.weight.val(), bias, context),
             Some(lora) => linear(x.clone(), self.weight.val(), bias, context) + lora.forward(x, context),
-        }
-    }
-
-    /// [`forward`](Self::forward), for an activation to read: see [`narrow_linear`].
-    ///
-    /// # Shapes
-    ///
-    /// `[..., input_size]` to `[..., output_size]`
-    pub fn forward_narrow<const D: usize>(&self, x: Tensor<D>, context: &Context) -> Tensor<D> {
-        match &self.lora {
-            None => narrow_linear(x, self.weight.val(), self.bias.as_ref().map(Param::val), context),
-            Some(_) => self.forward(x, context),
         }
     }
 

@@ -1,12 +1,12 @@
-//! Differentiable tensor operations that transformers need, in a reference form made of plain tensor operations.
+//! Differentiable tensor operations that transformers need: a reference form made of plain tensor operations, and fused forms for
+//! the backends that have them.
 //!
-//! Each operation is one free function over [`burn::tensor::Tensor`], and its signature is the seam: a fused form for a
+//! Each operation is one free function over [`burn::tensor::Tensor`], and its signature is the seam: the fused form of a
 //! backend (`burn::backend::backend_extension`) is reached from inside the same function, so no caller changes, and the
 //! reference form stays as what the fused one is compared with.
 //!
-//! Every operation takes `f32` tensors and gives `f32` tensors, but for [`narrow_linear`] and what reads its result. Matrix
-//! products run in [`Context::precision`], with their operands cast where they are used; everything that sums many numbers
-//! (softmax, norms, losses) runs in `f32`.
+//! Every operation takes `f32` tensors and gives `f32` tensors. Matrix products run in [`Context::precision`], with their operands
+//! cast or rounded where they are used; everything that sums many numbers (softmax, norms, losses) runs in `f32`.
 
 mod attention;
 mod context;
@@ -31,7 +31,7 @@ pub use cross_entropy::{CrossEntropy, cross_entropy_sum, smoothed_cross_entropy_
 pub use dropout::dropout;
 pub use embedding::embedding;
 pub use gelu::{gelu, gelu_tanh, relu};
-pub use linear::{linear, matmul, narrow_linear};
+pub use linear::{linear, matmul};
 pub use mask::{AttentionMask, SharedMask};
 pub use norm::{layer_norm, rms_norm};
 pub use optimizer::{AdamWFactors, adamw_step, steps_on_host, sum_of_squares};

@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     Context,
-    fused::{Fused, Linear, Maybe, is_fused_in, keeps_narrow},
+    fused::{Fused, Maybe, rounds},
 };
 
 /// `x · weight + bias`, the product in [`Context::precision`], the result in `f32`.
@@ -26,35 +26,12 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
     context: &Context,
 ) -> Tensor<D> {
-    linear_into(x, weight, bias, FloatDType::F32, context)
-}
-
-/// [`linear`], for an activation or another linear map to read: where the device computes in 16 bits all the way, the result stays
-/// in [`Context::precision`].
-pub fn narrow_linear<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    context: &Context,
-) -> Tensor<D> {
-    let output = if keeps_narrow(&x.device()) { context.precision().dtype() } else { FloatDType::F32 };
-    linear_into(x, weight, bias, output, context)
-}
-
-fn linear_into<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    output: FloatDType,
-    context: &Context,
-) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1], weight.dims()[0], "linear: last size of the input against first size of the weight");
-    let dtype = context.precision().dtype();
-    if is_fused_in(context.precision(), &x.device()) {
+    if let Some(bf16) = rounds(context.precision(), &x.device()) {
         let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), Maybe::new(bias));
-        return Tensor::from_dispatch(Dispatch::fused_linear(x, weight, bias, Linear { dtype, output }));
+        return Tensor::from_dispatch(Dispatch::fused_linear(x, weight, bias, bf16));
     }
-    reference(x, weight, bias, dtype)
+    reference(x, weight, bias, context.precision().dtype())
 }
 
 /// [`linear`] in tensor operations.
@@ -134,9 +111,10 @@ mod tests {
         if !Precision::Bf16.is_supported(&fornax_backend::test_device()) {
             return;
         }
-        let (x, weight) = (leaf(&numbers(6, 1), [2, 3]), leaf(&numbers(12, 2), [3, 4]));
+        let input = || leaf(&numbers(24, 1), [8, 3]);
+        let (x, weight) = (input(), leaf(&numbers(12, 2), [3, 4]));
         let output = linear(x, weight.clone(), None, &Context::evaluation(Precision::Bf16));
-        let exact = linear(leaf(&numbers(6, 1), [2, 3]), weight.clone(), None, &evaluation());
+        let exact = linear(input(), weight.clone(), None, &evaluation());
         let (rounded, exact) = (values(output.clone()), values(exact));
         assert_eq!(output.dtype(), DType::F32);
         assert_eq!(weight.grad(&output.sum().backward()).unwrap().dtype(), DType::F32);

@@ -5,8 +5,6 @@ use burn::{
     tensor::Shape,
 };
 
-use crate::host::matrix::{Into, Matrix, multiply};
-
 /// A backend whose tensors the kernels of [`host`](crate::host) can read and write. All float tensors are `f32`.
 pub(crate) trait HostMemory: Backend {
     /// The same numbers, one after another.
@@ -23,11 +21,6 @@ pub(crate) trait HostMemory: Backend {
 
     /// The numbers of a contiguous tensor that nobody else owns.
     fn slice_mut(tensor: &mut FloatTensor<Self>) -> Option<&mut [f32]>;
-
-    /// `out (+)= lhs · rhs`, rows of `out` one after another.
-    fn product(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], into: Into) {
-        multiply(1.0, lhs, rhs, out, rhs.columns(), into, 0);
-    }
 }
 
 #[cfg(feature = "flex")]

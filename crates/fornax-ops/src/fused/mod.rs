@@ -13,6 +13,8 @@ mod cross_entropy;
 mod dropout;
 mod embedding;
 mod linear;
+#[cfg(target_arch = "x86_64")]
+mod linear_bf16;
 mod memory;
 mod norm;
 mod operation;
@@ -29,17 +31,21 @@ use burn::{
     },
     tensor::{Device, Tensor},
 };
+use fornax_backend::{Precision, multiplies_bf16};
 
-use fornax_backend::Precision;
-
-pub(crate) use self::{activation::Curve, linear::Linear};
+pub(crate) use self::activation::Curve;
+/// [`rounds`] is false on other CPUs.
+#[cfg(not(target_arch = "x86_64"))]
+use self::linear::Linear as LinearBf16;
+#[cfg(target_arch = "x86_64")]
+use self::linear_bf16::LinearBf16;
 use self::{
-    activation::{Activation, ActivationKernel},
+    activation::Activation,
     attention::Attend,
     cross_entropy::CrossEntropySums,
     dropout::Dropout,
     embedding::Embedding,
-    linear::LinearKernel,
+    linear::{Linear, LinearKernel},
     memory::HostMemory,
     norm::Norm,
     operation::{compute, record},
@@ -73,15 +79,15 @@ impl Maybe<Dispatch> {
     }
 }
 
-/// The fused operations. Tensors are `f32` unless it says otherwise; shapes are those of the functions of this crate that call them.
+/// The fused operations. Tensors are `f32`; shapes are those of the functions of this crate that call them.
 #[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub(crate) trait Fused: Backend {
-    /// In the types that `linear` says; `x` may be of that of the product, all else is `f32`.
+    /// The factors rounded to bfloat16 or not.
     fn fused_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         #[extension_type] bias: Maybe<Self>,
-        linear: Linear,
+        bf16: bool,
     ) -> FloatTensor<Self>;
 
     fn fused_norm(
@@ -92,7 +98,6 @@ pub(crate) trait Fused: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
 
-    /// In the type of `x`.
     fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
 
     fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
@@ -136,9 +141,9 @@ pub(crate) trait Fused: Backend {
 }
 
 /// A backend with everything that the fused operations are made of.
-pub(crate) trait Kernels: HostMemory + LinearKernel + ActivationKernel {}
+pub(crate) trait Kernels: HostMemory + LinearKernel {}
 
-impl<B: HostMemory + LinearKernel + ActivationKernel> Kernels for B {}
+impl<B: HostMemory + LinearKernel> Kernels for B {}
 
 /// The implementation of [`Fused`] for a backend with [`Kernels`].
 macro_rules! fused_on {
@@ -148,9 +153,10 @@ macro_rules! fused_on {
                 x: FloatTensor<Self>,
                 weight: FloatTensor<Self>,
                 bias: Maybe<Self>,
-                linear: Linear,
+                bf16: bool,
             ) -> FloatTensor<Self> {
-                compute::<Self, _, _>(linear, [Some(x), Some(weight), bias.option()])
+                let inputs = [Some(x), Some(weight), bias.option()];
+                if bf16 { compute::<Self, _, _>(LinearBf16, inputs) } else { compute::<Self, _, _>(Linear, inputs) }
             }
 
             fn fused_norm(
@@ -228,9 +234,10 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
-        linear: Linear,
+        bf16: bool,
     ) -> FloatTensor<Self> {
-        record::<B, C, _, 3>(linear, [Some(x), Some(weight), bias.option()])
+        let inputs = [Some(x), Some(weight), bias.option()];
+        if bf16 { record::<B, C, _, 3>(LinearBf16, inputs) } else { record::<B, C, _, 3>(Linear, inputs) }
     }
 
     fn fused_norm(
@@ -325,23 +332,14 @@ pub(crate) fn is_fused(device: &Device) -> bool {
     host(device.as_dispatch()).is_some()
 }
 
-/// Whether linear maps of `device` take the fused form in this precision: `flex` has one for `f32` alone.
-pub(crate) fn is_fused_in(precision: Precision, device: &Device) -> bool {
-    match host(device.as_dispatch()) {
-        #[cfg(feature = "flex")]
-        Some(Host::Flex) => precision == Precision::F32,
-        #[cfg(feature = "libtorch")]
-        Some(Host::LibTorch) => true,
-        _ => false,
+/// Whether products on `device` round their factors to bfloat16 themselves; `None` where this precision has no fused form.
+pub(crate) fn rounds(precision: Precision, device: &Device) -> Option<bool> {
+    if !is_fused(device) {
+        return None;
     }
-}
-
-/// Whether what a linear map gives may stay in the type of the product, for an activation or another linear map to read: with
-/// LibTorch, which computes in 16 bits all the way.
-pub(crate) fn keeps_narrow(device: &Device) -> bool {
-    match host(device.as_dispatch()) {
-        #[cfg(feature = "libtorch")]
-        Some(Host::LibTorch) => true,
-        _ => false,
+    match precision {
+        Precision::F32 => Some(false),
+        Precision::Bf16 => multiplies_bf16().then_some(true),
+        Precision::F16 => None,
     }
 }

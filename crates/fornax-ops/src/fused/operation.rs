@@ -19,6 +19,11 @@ pub(crate) trait Operation<B: Backend, const N: usize>: Clone + Debug + Send + '
 
     fn forward(&self, inputs: [Option<FloatTensor<B>>; N]) -> (FloatTensor<B>, Self::Saved);
 
+    /// The output alone, where there will be no backward pass.
+    fn compute(&self, inputs: [Option<FloatTensor<B>>; N]) -> FloatTensor<B> {
+        self.forward(inputs).0
+    }
+
     /// The gradients of the inputs that are `wanted`, which absent ones never are, each in the element type of its input.
     fn backward(&self, saved: Self::Saved, gradient: FloatTensor<B>, wanted: [bool; N]) -> [Option<FloatTensor<B>>; N];
 }
@@ -49,7 +54,7 @@ pub(crate) fn compute<B: Backend, O: Operation<B, N>, const N: usize>(
     operation: O,
     inputs: [Option<FloatTensor<B>>; N],
 ) -> FloatTensor<B> {
-    operation.forward(inputs).0
+    operation.compute(inputs)
 }
 
 /// Applies `operation` in a graph. The first input is there.
@@ -73,6 +78,6 @@ where
             let (output, saved) = operation.forward(inputs);
             step.finish((saved, present), output)
         }
-        OpsKind::UnTracked(step) => step.finish(operation.forward(inputs).0),
+        OpsKind::UnTracked(step) => step.finish(operation.compute(inputs)),
     }
 }

@@ -1,10 +1,10 @@
 //! Fused against reference, forward and backward, on a device that has fused forms.
 
 use burn::tensor::{FloatDType, Int, Tensor, TensorData};
-use fornax_backend::test_device;
+use fornax_backend::{Precision, test_device};
 use proptest::prelude::*;
 
-use super::is_fused;
+use super::{is_fused, rounds};
 use crate::{
     AttentionMask, AttentionOptions, Context, attention, cross_entropy, dropout, embedding, gelu,
     host::elementwise::Noise, linear, norm, packed_attention, relu, smoothed_cross_entropy_sum, testing::*,
@@ -15,8 +15,23 @@ fn fused() -> bool {
     is_fused(&test_device())
 }
 
-/// Output and gradients of two functions of the same inputs agree.
+/// Rounding of `f32`, in different orders of adding up.
+const ROUNDING: f64 = 2e-5;
+/// Factors of 8 bits: each is off by up to 0.2 %, and those of a gradient come from products of such.
+const BF16: f64 = 2e-2;
+
+/// Output and gradients of two functions of the same inputs agree, but for rounding.
 fn agree<const D: usize>(
+    inputs: &[(Vec<f64>, [usize; D])],
+    fused: impl Fn(&[Tensor<D>]) -> Tensor<D>,
+    reference: impl Fn(&[Tensor<D>]) -> Tensor<D>,
+) {
+    agree_within(ROUNDING, inputs, fused, reference);
+}
+
+/// Output and gradients of two functions of the same inputs differ by at most `tolerance` times the largest number.
+fn agree_within<const D: usize>(
+    tolerance: f64,
     inputs: &[(Vec<f64>, [usize; D])],
     fused: impl Fn(&[Tensor<D>]) -> Tensor<D>,
     reference: impl Fn(&[Tensor<D>]) -> Tensor<D>,
@@ -30,17 +45,19 @@ fn agree<const D: usize>(
     };
     let (found, expected) = (run(&fused), run(&reference));
     assert_eq!(found.0, expected.0);
-    assert_near("output", &found.1, &expected.1);
+    assert_near(tolerance, "output", &found.1, &expected.1);
     for (index, (found, expected)) in found.2.iter().zip(&expected.2).enumerate() {
-        assert_near(&format!("gradient of input {index}"), found, expected);
+        assert_near(tolerance, &format!("gradient of input {index}"), found, expected);
     }
 }
 
-/// Within 2e-5 of the largest: both forms are off by rounding, in different orders of adding up.
-fn assert_near(what: &str, found: &[f64], expected: &[f64]) {
+fn assert_near(tolerance: f64, what: &str, found: &[f64], expected: &[f64]) {
     let largest = expected.iter().fold(0.0f64, |most, x| most.max(x.abs()));
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() <= 2e-5 * largest + 1e-6, "{what} at {index}: {found} against {expected}");
+        assert!(
+            (found - expected).abs() <= tolerance * largest + 1e-6,
+            "{what} at {index}: {found} against {expected}"
+        );
     }
 }
 
@@ -108,6 +125,31 @@ fn linear_maps() {
             &turned,
             |x| linear(x[0].clone().transpose(), x[1].clone(), None, &evaluation()),
             |x| linear::reference(x[0].clone().transpose(), x[1].clone(), None, FloatDType::F32),
+        );
+    }
+}
+
+/// Rounded to bfloat16 or not, output and gradients are near each other.
+#[test]
+fn linear_maps_in_bf16() {
+    if rounds(Precision::Bf16, &test_device()) != Some(true) {
+        return;
+    }
+    let bf16 = Context::evaluation(Precision::Bf16);
+    for [rows, inputs, outputs] in [[5, 7, 3], [130, 33, 65], [700, 96, 160]] {
+        let tensors = [input([rows, inputs], 1), input([inputs, outputs], 2), input([1, outputs], 3)];
+        let bias = |x: &Tensor<2>| Some(x.clone().reshape([outputs]));
+        agree_within(
+            BF16,
+            &tensors,
+            |x| linear(x[0].clone(), x[1].clone(), bias(&x[2]), &bf16),
+            |x| linear(x[0].clone(), x[1].clone(), bias(&x[2]), &evaluation()),
+        );
+        agree_within(
+            BF16,
+            &[input([rows, inputs], 1), input([outputs, inputs], 2)],
+            |x| linear(x[0].clone(), x[1].clone().transpose(), None, &bf16),
+            |x| linear(x[0].clone(), x[1].clone().transpose(), None, &evaluation()),
         );
     }
 }
@@ -238,6 +280,26 @@ proptest! {
             |x| attention(x[0].clone(), x[1].clone(), x[2].clone(), &mask, bias(x), &options, &context),
             |x| attention::reference(x[0].clone(), x[1].clone(), x[2].clone(), &mask, bias(x), &options, &context),
         );
+    }
+
+    #[test]
+    fn attention_in_bf16(case in cases()) {
+        if rounds(Precision::Bf16, &test_device()) != Some(true) {
+            return Ok(());
+        }
+        let Case { batch, kv_heads, group, query_len, more_keys, head_dim, value_dim, .. } = case;
+        let (heads, key_len) = (kv_heads * group, query_len + more_keys);
+        let inputs = [
+            input([batch, heads, query_len, head_dim], case.seed),
+            input([batch, kv_heads, key_len, head_dim], case.seed ^ 1),
+            input([batch, kv_heads, key_len, value_dim], case.seed ^ 2),
+        ];
+        let (mask, (options, context)) = (case.mask(), case.options());
+        let run = |x: &[Tensor<4>], precision| {
+            let context = Context::training(precision, context.key());
+            attention(x[0].clone(), x[1].clone(), x[2].clone(), &mask, None, &options, &context)
+        };
+        agree_within(BF16, &inputs, |x| run(x, Precision::Bf16), |x| run(x, Precision::F32));
     }
 
     #[test]

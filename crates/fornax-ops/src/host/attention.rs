@@ -7,7 +7,7 @@ use super::{
     each,
     elementwise::Noise,
     math::{exp, maximum, sum},
-    matrix::{Into, Matrix, multiply},
+    matrix::{Into, Matrix, Product, multiply},
     vectorised,
 };
 
@@ -86,6 +86,8 @@ pub(crate) struct Attention {
     pub(crate) scale: f32,
     pub(crate) mask: Arc<Mask>,
     pub(crate) noise: Option<Noise>,
+    /// Whether the factors of products are rounded to bfloat16.
+    pub(crate) bf16: bool,
 }
 
 /// Queries of one head, from `first` on, and the number of keys that the last of them may see.
@@ -98,6 +100,11 @@ struct Tile {
 }
 
 impl Attention {
+    /// A product within a task.
+    fn product(&self, alpha: f32) -> Product {
+        Product { alpha, bf16: self.bf16, parallel: false }
+    }
+
     /// How many keys query `i` of `row` sees at most.
     fn limit(&self, row: usize, i: usize) -> usize {
         let Sizes { query_len, key_len, .. } = self.sizes;
@@ -125,7 +132,7 @@ impl Attention {
             return;
         }
         let query = query.matrix(row, head, first..first + len, head_dim);
-        multiply(self.scale, query, key.transposed(), scores, keys, Into::Overwrite, 1);
+        multiply(self.product(self.scale), query, key.transposed(), scores, keys, Into::Overwrite);
         vectorised(
             #[inline(always)]
             || {
@@ -176,8 +183,14 @@ impl Attention {
                 let inverses = self.softmax(&tile, scores, &mut scratch.factors, &mut log_sums[first..first + len]);
                 let result = &mut scratch.rows[..len * value_dim];
                 let values = value.matrix(row, shared, 0..keys, value_dim);
-                result.fill(0.0);
-                multiply(1.0, Matrix::new(scores, [len, keys]), values, result, value_dim, Into::Overwrite, 1);
+                multiply(
+                    self.product(1.0),
+                    Matrix::new(scores, [len, keys]),
+                    values,
+                    result,
+                    value_dim,
+                    Into::Overwrite,
+                );
                 for ((result, inverse), out) in result.chunks_exact(value_dim).zip(inverses).zip(&mut out[first..]) {
                     out.iter_mut().zip(result).for_each(|(out, x)| *out = x * inverse);
                 }
@@ -318,15 +331,15 @@ impl Attention {
                 let gradient = saved.gradient.matrix(row, head, first..first + len, value_dim);
                 let (weights, slopes) = (&mut scratch.forward.scores[..len * keys], &mut scratch.slopes[..len * keys]);
                 self.scores(&tile, saved.query, key, saved.bias, weights);
-                multiply(1.0, gradient, value.transposed(), slopes, keys, Into::Overwrite, 1);
+                multiply(self.product(1.0), gradient, value.transposed(), slopes, keys, Into::Overwrite);
                 let log_sums = &saved.log_sums[(row * heads + head) * query_len + first..][..len];
                 self.slopes(&tile, saved, log_sums, weights, slopes, &mut scratch.forward.factors);
 
                 let (weights, slopes) = (Matrix::new(weights, [len, keys]), Matrix::new(slopes, [len, keys]));
-                multiply(1.0, weights.transposed(), gradient, &mut scratch.value, value_dim, Into::Add, 1);
-                multiply(self.scale, slopes.transposed(), query, &mut scratch.key, head_dim, Into::Add, 1);
+                multiply(self.product(1.0), weights.transposed(), gradient, &mut scratch.value, value_dim, Into::Add);
+                multiply(self.product(self.scale), slopes.transposed(), query, &mut scratch.key, head_dim, Into::Add);
                 let result = &mut scratch.forward.rows[..len * head_dim];
-                multiply(self.scale, slopes, key, result, head_dim, Into::Overwrite, 1);
+                multiply(self.product(self.scale), slopes, key, result, head_dim, Into::Overwrite);
                 for (result, row) in result.chunks_exact(head_dim).zip(&mut query_rows[first..]) {
                     row.copy_from_slice(result);
                 }

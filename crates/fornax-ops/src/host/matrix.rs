@@ -1,8 +1,8 @@
-//! Products of matrices, by the crate `gemm`.
+//! Products of matrices: in `f32` by the crate `gemm`, in bfloat16 by [`bf16`](super::bf16).
 
 use gemm::Parallelism;
 
-use super::{each, math::sum, vectorised};
+use super::{PIECE, each, math::sum, vectorised};
 
 /// Below so many multiplications a product is not worth more than one thread.
 const PARALLEL: usize = 1 << 20;
@@ -47,6 +47,12 @@ impl<'a> Matrix<'a> {
         self.columns
     }
 
+    /// The slice, `[rows, columns]`, and the strides of both.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn parts(&self) -> (&'a [f32], [usize; 2], [usize; 2]) {
+        (self.data, [self.rows, self.columns], [self.row_stride, self.column_stride])
+    }
+
     /// Rows one after another without a gap.
     pub(crate) fn new(data: &'a [f32], shape: [usize; 2]) -> Self {
         Self::strided(data, shape, shape[1])
@@ -63,42 +69,75 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// How a product is computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Product {
+    /// What the product is multiplied with.
+    pub(crate) alpha: f32,
+    /// Whether the factors are rounded to bfloat16. Only where [`multiplies_bf16`](fornax_backend::multiplies_bf16).
+    pub(crate) bf16: bool,
+    /// Whether it may take all threads.
+    pub(crate) parallel: bool,
+}
+
 /// What a product does with the numbers that its output holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Into {
+pub(crate) enum Into<'a> {
     /// They are overwritten, unread.
     Overwrite,
     /// The product is added to them.
     Add,
+    /// They are overwritten by the product plus this row.
+    Bias(&'a [f32]),
 }
 
-/// `out (+)= alpha · lhs · rhs`, where the rows of `out` are `row_stride` elements apart. `threads`: 1, or 0 for all.
+/// `out (+)= alpha · lhs · rhs`, where the rows of `out` are `row_stride` elements apart.
 ///
 /// # Panics
 ///
 /// When the shapes don't fit or `out` ends before the product does.
 pub(crate) fn multiply(
-    alpha: f32,
+    product: Product,
     lhs: Matrix<'_>,
     rhs: Matrix<'_>,
     out: &mut [f32],
     row_stride: usize,
-    into: Into,
-    threads: usize,
+    into: Into<'_>,
 ) {
     let (m, n, k) = (lhs.rows, rhs.columns, lhs.columns);
     assert_eq!(k, rhs.rows, "matrix product: inner sizes");
     if m == 0 || n == 0 {
         return;
     }
-    assert!((m - 1) * row_stride + n <= out.len(), "matrix product: out of its slice");
-    if m <= FEW && threads == 0 && alpha == 1.0 && multiply_few(lhs, rhs, out, row_stride, into) {
+    assert!(row_stride >= n && (m - 1) * row_stride + n <= out.len(), "matrix product: out of its slice");
+    if let Into::Bias(bias) = into {
+        assert_eq!(bias.len(), n, "matrix product: bias");
+    }
+    if k == 0 {
+        for row in out.chunks_mut(row_stride).take(m) {
+            match into {
+                Into::Overwrite => row[..n].fill(0.0),
+                Into::Bias(bias) => row[..n].copy_from_slice(bias),
+                Into::Add => {}
+            }
+        }
         return;
     }
-    let parallelism = match threads {
-        0 if m.saturating_mul(n).saturating_mul(k) >= PARALLEL => Parallelism::Rayon(0),
-        _ => Parallelism::None,
-    };
+    let parallel = product.parallel && m.saturating_mul(n).saturating_mul(k) >= PARALLEL;
+    if m <= FEW && product.parallel && product.alpha == 1.0 && multiply_few(lhs, rhs, out, row_stride, into) {
+        return;
+    }
+    #[cfg(target_arch = "x86_64")]
+    if product.bf16 {
+        return super::bf16::multiply(Product { parallel, ..product }, lhs, rhs, out, row_stride, into);
+    }
+    if let Into::Bias(bias) = into {
+        let rows = (PIECE / n).max(1) * row_stride;
+        each(out.chunks_mut(rows).take(m.div_ceil(rows / row_stride)), |rows| {
+            rows.chunks_mut(row_stride).for_each(|row| row[..n].copy_from_slice(bias));
+        });
+    }
+    let parallelism = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
     // SAFETY: the constructors of `Matrix` and the line above have checked that the last element of each matrix lies in its
     // slice; sizes of slices fit `isize`. `out` is borrowed exclusively, so it overlaps with nothing.
     #[allow(unsafe_code)]
@@ -110,7 +149,7 @@ pub(crate) fn multiply(
             out.as_mut_ptr(),
             1,
             row_stride as isize,
-            into == Into::Add,
+            into != Into::Overwrite,
             lhs.data.as_ptr(),
             lhs.column_stride as isize,
             lhs.row_stride as isize,
@@ -118,7 +157,7 @@ pub(crate) fn multiply(
             rhs.column_stride as isize,
             rhs.row_stride as isize,
             1.0f32,
-            alpha,
+            product.alpha,
             false,
             false,
             false,
@@ -128,7 +167,7 @@ pub(crate) fn multiply(
 }
 
 /// The product of a few rows, where one axis of `rhs` stands side by side: each number of `rhs` is read once, on all threads.
-fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: usize, into: Into) -> bool {
+fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: usize, into: Into<'_>) -> bool {
     if lhs.column_stride != 1 || (rhs.column_stride != 1 && rhs.row_stride != 1) {
         return false;
     }
@@ -141,8 +180,10 @@ fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: u
     }
     each(pieces.into_iter().enumerate(), |(piece, mut outs)| {
         let first = piece * COLUMNS;
-        if into == Into::Overwrite {
-            outs.iter_mut().for_each(|out| out.fill(0.0));
+        match into {
+            Into::Overwrite => outs.iter_mut().for_each(|out| out.fill(0.0)),
+            Into::Bias(bias) => outs.iter_mut().for_each(|out| out.copy_from_slice(&bias[first..][..out.len()])),
+            Into::Add => {}
         }
         vectorised(
             #[inline(always)]
@@ -189,12 +230,14 @@ mod tests {
                     true => Matrix::new(&rhs, [n, k]).transposed(),
                     false => Matrix::new(&rhs, [k, n]),
                 };
-                for (into, before) in [(Into::Overwrite, f32::NAN), (Into::Add, 2.0)] {
+                let bias = vec![2.0; n];
+                for (into, before) in [(Into::Overwrite, f32::NAN), (Into::Add, 2.0), (Into::Bias(&bias), f32::NAN)] {
                     let mut out = vec![before; m * n];
-                    multiply(1.0, Matrix::new(&lhs, [m, k]), matrix, &mut out, n, into, 0);
+                    let product = Product { alpha: 1.0, bf16: false, parallel: true };
+                    multiply(product, Matrix::new(&lhs, [m, k]), matrix, &mut out, n, into);
                     for (index, found) in out.iter().enumerate() {
                         let (row, column) = (index / n, index % n);
-                        let start = if into == Into::Add { before } else { 0.0 };
+                        let start = if into == Into::Overwrite { 0.0 } else { 2.0 };
                         // Small integers: exact in any order.
                         let wanted = start + (0..k).map(|i| lhs[row * k + i] * at(i, column)).sum::<f32>();
                         assert_eq!(*found, wanted, "{m} x {k} x {n}, {into:?}, turned: {turned}");

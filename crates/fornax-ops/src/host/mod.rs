@@ -10,6 +10,8 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;

@@ -1,0 +1,229 @@
+//! The product of two panels.
+
+use std::{
+    arch::{
+        asm,
+        x86_64::{
+            __cpuid_count, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+            _mm512_setzero_ps, _mm512_storeu_ps,
+        },
+    },
+    sync::OnceLock,
+};
+
+use super::tiles::{LINES, Tile};
+
+/// Rows and columns of what a kernel computes at a time: two tiles' lines of each side.
+pub(super) const BLOCK: usize = 2 * LINES;
+
+/// What a block is before the product is added to it.
+#[derive(Clone, Copy)]
+pub(super) struct Start {
+    pub(super) data: *const f32,
+    /// From one row to the next; 0 where all rows are one.
+    pub(super) row_stride: usize,
+}
+
+static ZEROS: [f32; BLOCK] = [0.0; BLOCK];
+
+impl Start {
+    pub(super) const ZERO: Self = Self { data: ZEROS.as_ptr(), row_stride: 0 };
+}
+
+/// The instructions that compute a block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Blocks {
+    /// Tiles of AMX.
+    Amx,
+    /// Dot products of pairs, AVX-512.
+    Avx512,
+}
+
+/// The state of the tile registers, which costs every switch of threads until it is let go.
+pub(super) struct TileState(Blocks);
+
+impl Drop for TileState {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.0 == Blocks::Amx {
+            // SAFETY: begun with this instruction set.
+            unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        }
+    }
+}
+
+/// What `ldtilecfg` reads: eight tiles of 16 rows and 64 bytes.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static TILES: TileConfig = TileConfig {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+impl Blocks {
+    /// The best that this CPU has.
+    pub(super) fn detected() -> Self {
+        static AMX: OnceLock<bool> = OnceLock::new();
+        if *AMX.get_or_init(amx_is_ours) { Self::Amx } else { Self::Avx512 }
+    }
+
+    /// All that this CPU has.
+    #[cfg(test)]
+    pub(super) fn all() -> Vec<Self> {
+        let mut all = vec![Self::detected(), Self::Avx512];
+        all.dedup();
+        all
+    }
+
+    /// To be held while blocks are computed on this thread.
+    #[allow(unsafe_code)]
+    pub(super) fn begin(self) -> TileState {
+        if self == Self::Amx {
+            // SAFETY: `detected` has found the instructions and been granted the registers.
+            unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const TILES, options(nostack, readonly)) };
+        }
+        TileState(self)
+    }
+
+    /// `target = start + lhs · rhs`.
+    ///
+    /// # Safety
+    ///
+    /// `start` and `target` have [`BLOCK`] rows and columns to read and to write, at their distances; `target` may be `start`.
+    /// The thread holds what [`begin`](Self::begin) gave. Both panels are as deep.
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn multiply(self, lhs: &[Tile], rhs: &[Tile], start: Start, target: *mut f32, row_stride: usize) {
+        debug_assert_eq!(lhs.len(), rhs.len());
+        // SAFETY: as promised to this function.
+        unsafe {
+            match self {
+                Self::Amx => amx(lhs, rhs, start, target, row_stride),
+                Self::Avx512 => avx512(lhs, rhs, start, target, row_stride),
+            }
+        }
+    }
+}
+
+/// Whether the CPU has AMX for bfloat16 and the system lets this process use its registers.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn amx_is_ours() -> bool {
+    /// `ARCH_REQ_XCOMP_PERM` and the number of the tile data among the extended states.
+    const REQUEST: libc::c_long = 0x1023;
+    const TILE_DATA: libc::c_long = 18;
+    /// Bits of EDX of leaf 7.
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+
+    let has = __cpuid_count(7, 0).edx;
+    // SAFETY: a request with two numbers, which changes nothing but the permission.
+    has & AMX_BF16 != 0
+        && has & AMX_TILE != 0
+        && unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
+}
+
+/// Other systems have other ways of asking, if any.
+#[cfg(not(target_os = "linux"))]
+fn amx_is_ours() -> bool {
+    false
+}
+
+/// Four tiles of sums; a step along the depth loads two tiles of each side and multiplies each with each.
+///
+/// # Safety
+///
+/// As [`Blocks::multiply`].
+#[allow(unsafe_code)]
+unsafe fn amx(lhs: &[Tile], rhs: &[Tile], start: Start, target: *mut f32, row_stride: usize) {
+    let below = |row_stride: usize| LINES * row_stride;
+    // SAFETY: reads the panels, which have `lhs.len() / 2` steps of 2 KiB, and the start, and writes the target.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{start} + {start_stride}]",
+            "tileloadd tmm1, [{start} + {start_stride} + 64]",
+            "tileloadd tmm2, [{start_below} + {start_stride}]",
+            "tileloadd tmm3, [{start_below} + {start_stride} + 64]",
+            "2:",
+            "tileloadd tmm4, [{lhs} + {line}]",
+            "tileloadd tmm6, [{rhs} + {line}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{rhs} + {line} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{lhs} + {line} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {lhs}, 2048",
+            "add {rhs}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{target} + {stride}], tmm0",
+            "tilestored [{target} + {stride} + 64], tmm1",
+            "tilestored [{target_below} + {stride}], tmm2",
+            "tilestored [{target_below} + {stride} + 64], tmm3",
+            lhs = inout(reg) lhs.as_ptr() => _,
+            rhs = inout(reg) rhs.as_ptr() => _,
+            steps = inout(reg) lhs.len() / 2 => _,
+            line = in(reg) 64usize,
+            start = in(reg) start.data,
+            start_below = in(reg) start.data.wrapping_add(below(start.row_stride)),
+            start_stride = in(reg) size_of::<f32>() * start.row_stride,
+            target = in(reg) target,
+            target_below = in(reg) target.wrapping_add(below(row_stride)),
+            stride = in(reg) size_of::<f32>() * row_stride,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}
+
+/// A tile of sums at a time, a vector for each of its rows.
+///
+/// # Safety
+///
+/// As [`Blocks::multiply`], on a CPU with these instructions.
+#[target_feature(enable = "avx512f,avx512bf16")]
+#[allow(unsafe_code)]
+unsafe fn avx512(lhs: &[Tile], rhs: &[Tile], start: Start, target: *mut f32, row_stride: usize) {
+    for (row, column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let mut sums = [_mm512_setzero_ps(); LINES];
+        // SAFETY: rows and columns of a block.
+        unsafe {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let at = (row * LINES + i) * start.row_stride + column * LINES;
+                *sum = _mm512_loadu_ps(start.data.add(at));
+            }
+            for (lhs, rhs) in lhs.chunks_exact(2).zip(rhs.chunks_exact(2)) {
+                let lhs: *const i32 = (&raw const lhs[row]).cast();
+                let rhs: *const __m512i = (&raw const rhs[column]).cast();
+                for pair in 0..LINES {
+                    let right = pairs(_mm512_loadu_si512(rhs.add(pair)));
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let left = pairs(_mm512_set1_epi32(*lhs.add(i * LINES + pair)));
+                        *sum = _mm512_dpbf16_ps(*sum, left, right);
+                    }
+                }
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                let at = (row * LINES + i) * row_stride + column * LINES;
+                _mm512_storeu_ps(target.add(at), *sum);
+            }
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn pairs(vector: __m512i) -> __m512bh {
+    // SAFETY: 512 bits, of which any pattern is fine.
+    unsafe { std::mem::transmute(vector) }
+}
