@@ -14,7 +14,7 @@ mod dropout;
 mod embedding;
 mod linear;
 #[cfg(target_arch = "x86_64")]
-mod linear_bf16;
+mod linear_tiled;
 mod memory;
 mod norm;
 mod operation;
@@ -34,11 +34,6 @@ use burn::{
 use fornax_backend::{Precision, multiplies_bf16};
 
 pub(crate) use self::activation::Curve;
-/// [`rounds`] is false on other CPUs.
-#[cfg(not(target_arch = "x86_64"))]
-use self::linear::Linear as LinearBf16;
-#[cfg(target_arch = "x86_64")]
-use self::linear_bf16::LinearBf16;
 use self::{
     activation::Activation,
     attention::Attend,
@@ -50,7 +45,9 @@ use self::{
     norm::Norm,
     operation::{compute, record},
 };
-use crate::host::{adamw::Factors, attention::Attention, elementwise::Noise, norm::Centre};
+#[cfg(target_arch = "x86_64")]
+use crate::host::tiled::{Factors, pays_in_f32};
+use crate::host::{adamw::Factors as AdamWFactors, attention::Attention, elementwise::Noise, norm::Centre};
 
 /// A tensor that may be absent.
 #[derive(ExtensionType)]
@@ -133,7 +130,7 @@ pub(crate) trait Fused: Backend {
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-        factors: Factors,
+        factors: AdamWFactors,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// `[1]`, without a gradient.
@@ -155,8 +152,12 @@ macro_rules! fused_on {
                 bias: Maybe<Self>,
                 bf16: bool,
             ) -> FloatTensor<Self> {
-                let inputs = [Some(x), Some(weight), bias.option()];
-                if bf16 { compute::<Self, _, _>(LinearBf16, inputs) } else { compute::<Self, _, _>(Linear, inputs) }
+                #[cfg(target_arch = "x86_64")]
+                if let Some(factors) = tiled(&x, &weight, bf16) {
+                    let linear = linear_tiled::TiledLinear(factors);
+                    return compute::<Self, _, _>(linear, [Some(x), Some(weight), bias.option()]);
+                }
+                compute::<Self, _, _>(Linear, [Some(x), Some(weight), bias.option()])
             }
 
             fn fused_norm(
@@ -212,7 +213,7 @@ macro_rules! fused_on {
                 first: FloatTensor<Self>,
                 second: FloatTensor<Self>,
                 gradient: FloatTensor<Self>,
-                factors: Factors,
+                factors: AdamWFactors,
             ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
                 optimizer::adamw::<Self>([value, first, second], gradient, &factors)
             }
@@ -236,8 +237,12 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         bias: Maybe<Self>,
         bf16: bool,
     ) -> FloatTensor<Self> {
-        let inputs = [Some(x), Some(weight), bias.option()];
-        if bf16 { record::<B, C, _, 3>(LinearBf16, inputs) } else { record::<B, C, _, 3>(Linear, inputs) }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(factors) = tiled(&x, &weight, bf16) {
+            let linear = linear_tiled::TiledLinear(factors);
+            return record::<B, C, _, 3>(linear, [Some(x), Some(weight), bias.option()]);
+        }
+        record::<B, C, _, 3>(Linear, [Some(x), Some(weight), bias.option()])
     }
 
     fn fused_norm(
@@ -293,7 +298,7 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         first: FloatTensor<Self>,
         second: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-        factors: Factors,
+        factors: AdamWFactors,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [value, first, second, gradient] = [value, first, second, gradient].map(|tensor| tensor.into_primitive());
         let (value, first, second) = B::fused_adamw(value, first, second, gradient, factors);
@@ -302,6 +307,17 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
 
     fn fused_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::from_inner(B::fused_sum_of_squares(x.into_primitive()))
+    }
+}
+
+/// The factors of a linear map by tiles, where the map is computed so.
+#[cfg(target_arch = "x86_64")]
+fn tiled<T: burn::backend::TensorMetadata>(x: &T, weight: &T, bf16: bool) -> Option<Factors> {
+    let [inputs, outputs] = [weight.shape()[0], weight.shape()[1]];
+    let rows = x.shape().num_elements() / inputs.max(1);
+    match bf16 {
+        true => Some(Factors::Bf16),
+        false => pays_in_f32([rows, inputs, outputs]).then_some(Factors::F32),
     }
 }
 

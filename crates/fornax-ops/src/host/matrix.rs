@@ -1,4 +1,4 @@
-//! Products of matrices: in `f32` by the crate `gemm`, in bfloat16 by [`bf16`](super::bf16).
+//! Products of matrices: in bfloat16 and, where that is faster, in `f32` by [`tiled`](super::tiled), otherwise by the crate `gemm`.
 
 use gemm::Parallelism;
 
@@ -128,8 +128,8 @@ pub(crate) fn multiply(
         return;
     }
     #[cfg(target_arch = "x86_64")]
-    if product.bf16 {
-        return super::bf16::multiply(Product { parallel, ..product }, lhs, rhs, out, row_stride, into);
+    if product.bf16 || parallel && super::tiled::pays_in_f32([m, k, n]) {
+        return super::tiled::multiply(Product { parallel, ..product }, lhs, rhs, out, row_stride, into);
     }
     if let Into::Bias(bias) = into {
         let rows = (PIECE / n).max(1) * row_stride;

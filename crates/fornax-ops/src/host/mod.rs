@@ -10,14 +10,14 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod bf16;
 pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod math;
 pub(crate) mod matrix;
 pub(crate) mod norm;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiled;
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;

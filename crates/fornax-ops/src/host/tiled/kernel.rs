@@ -11,7 +11,10 @@ use std::{
     sync::OnceLock,
 };
 
-use super::tiles::{LINES, Tile};
+use super::{
+    Factors,
+    tiles::{LINES, Tile},
+};
 
 /// Rows and columns of what a kernel computes at a time: two tiles' lines of each side.
 pub(super) const BLOCK: usize = 2 * LINES;
@@ -100,14 +103,23 @@ impl Blocks {
     /// # Safety
     ///
     /// `start` and `target` have [`BLOCK`] rows and columns to read and to write, at their distances; `target` may be `start`.
-    /// The thread holds what [`begin`](Self::begin) gave. Both panels are as deep.
+    /// The thread holds what [`begin`](Self::begin) gave. Both panels are as deep, of such factors; [`Avx512`](Self::Avx512) knows
+    /// bfloat16 alone.
     #[allow(unsafe_code)]
-    pub(super) unsafe fn multiply(self, lhs: &[Tile], rhs: &[Tile], start: Start, target: *mut f32, row_stride: usize) {
+    pub(super) unsafe fn multiply(
+        self,
+        factors: Factors,
+        lhs: &[Tile],
+        rhs: &[Tile],
+        start: Start,
+        target: *mut f32,
+        row_stride: usize,
+    ) {
         debug_assert_eq!(lhs.len(), rhs.len());
         // SAFETY: as promised to this function.
         unsafe {
             match self {
-                Self::Amx => amx(lhs, rhs, start, target, row_stride),
+                Self::Amx => amx(factors, lhs, rhs, start, target, row_stride),
                 Self::Avx512 => avx512(lhs, rhs, start, target, row_stride),
             }
         }
@@ -138,56 +150,119 @@ fn amx_is_ours() -> bool {
     false
 }
 
-/// Four tiles of sums; a step along the depth loads two tiles of each side and multiplies each with each.
-///
-/// # Safety
-///
-/// As [`Blocks::multiply`].
-#[allow(unsafe_code)]
-unsafe fn amx(lhs: &[Tile], rhs: &[Tile], start: Start, target: *mut f32, row_stride: usize) {
-    let below = |row_stride: usize| LINES * row_stride;
-    // SAFETY: reads the panels, which have `lhs.len() / 2` steps of 2 KiB, and the start, and writes the target.
-    unsafe {
+/// Each tile of the left side times each of the right: registers 4 and 5, 6 and 7, into 0 to 3.
+macro_rules! products {
+    () => {
+        "tdpbf16ps tmm0, tmm4, tmm6
+         tdpbf16ps tmm1, tmm4, tmm7
+         tdpbf16ps tmm2, tmm5, tmm6
+         tdpbf16ps tmm3, tmm5, tmm7"
+    };
+}
+
+/// The left tiles of a part, whose index in a step it is.
+macro_rules! left {
+    ($first:literal, $second:literal) => {
+        concat!(
+            "tileloadd tmm4, [{lhs} + {line} + ",
+            $first,
+            " * 1024]
+             tileloadd tmm5, [{lhs} + {line} + ",
+            $second,
+            " * 1024]"
+        )
+    };
+}
+
+/// The right ones.
+macro_rules! right {
+    ($first:literal, $second:literal) => {
+        concat!(
+            "tileloadd tmm6, [{rhs} + {line} + ",
+            $first,
+            " * 1024]
+             tileloadd tmm7, [{rhs} + {line} + ",
+            $second,
+            " * 1024]"
+        )
+    };
+}
+
+/// Sums four tiles over the depth, by a step of so many bytes.
+macro_rules! sum_up {
+    ($lhs:ident, $rhs:ident, $start:ident, $target:ident, $row_stride:ident, $bytes:literal, [$($step:expr),*]) => {
         asm!(
             "tileloadd tmm0, [{start} + {start_stride}]",
             "tileloadd tmm1, [{start} + {start_stride} + 64]",
             "tileloadd tmm2, [{start_below} + {start_stride}]",
             "tileloadd tmm3, [{start_below} + {start_stride} + 64]",
             "2:",
-            "tileloadd tmm4, [{lhs} + {line}]",
-            "tileloadd tmm6, [{rhs} + {line}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{rhs} + {line} + 1024]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm5, [{lhs} + {line} + 1024]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {lhs}, 2048",
-            "add {rhs}, 2048",
+            $($step,)*
+            concat!("add {lhs}, ", $bytes),
+            concat!("add {rhs}, ", $bytes),
             "dec {steps}",
             "jnz 2b",
             "tilestored [{target} + {stride}], tmm0",
             "tilestored [{target} + {stride} + 64], tmm1",
             "tilestored [{target_below} + {stride}], tmm2",
             "tilestored [{target_below} + {stride} + 64], tmm3",
-            lhs = inout(reg) lhs.as_ptr() => _,
-            rhs = inout(reg) rhs.as_ptr() => _,
-            steps = inout(reg) lhs.len() / 2 => _,
+            lhs = inout(reg) $lhs.as_ptr() => _,
+            rhs = inout(reg) $rhs.as_ptr() => _,
+            steps = inout(reg) size_of_val($lhs) / $bytes => _,
             line = in(reg) 64usize,
-            start = in(reg) start.data,
-            start_below = in(reg) start.data.wrapping_add(below(start.row_stride)),
-            start_stride = in(reg) size_of::<f32>() * start.row_stride,
-            target = in(reg) target,
-            target_below = in(reg) target.wrapping_add(below(row_stride)),
-            stride = in(reg) size_of::<f32>() * row_stride,
+            start = in(reg) $start.data,
+            start_below = in(reg) $start.data.wrapping_add(LINES * $start.row_stride),
+            start_stride = in(reg) size_of::<f32>() * $start.row_stride,
+            target = in(reg) $target,
+            target_below = in(reg) $target.wrapping_add(LINES * $row_stride),
+            stride = in(reg) size_of::<f32>() * $row_stride,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
-        );
+        )
+    };
+}
+
+/// # Safety
+///
+/// As [`Blocks::multiply`].
+#[allow(unsafe_code)]
+unsafe fn amx(factors: Factors, lhs: &[Tile], rhs: &[Tile], start: Start, target: *mut f32, row_stride: usize) {
+    // SAFETY: reads the panels, which are a whole number of steps long, and the start, and writes the target.
+    unsafe {
+        match factors {
+            Factors::Bf16 => {
+                sum_up!(lhs, rhs, start, target, row_stride, 2048, [left!(0, 1), right!(0, 1), products!()])
+            }
+            // Parts 1, 2, 3 of the left side with parts 1, 2, 3 of the right one, but for the products of two that are small.
+            Factors::F32 => sum_up!(
+                lhs,
+                rhs,
+                start,
+                target,
+                row_stride,
+                6144,
+                [
+                    left!(0, 1),
+                    right!(0, 1),
+                    products!(),
+                    right!(4, 5),
+                    products!(),
+                    right!(2, 3),
+                    products!(),
+                    left!(2, 3),
+                    products!(),
+                    right!(0, 1),
+                    products!(),
+                    left!(4, 5),
+                    products!()
+                ]
+            ),
+        }
     }
 }
 
-/// A tile of sums at a time, a vector for each of its rows.
+/// For factors in bfloat16: a tile of sums at a time, a vector for each of its rows.
 ///
 /// # Safety
 ///

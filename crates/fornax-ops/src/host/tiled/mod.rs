@@ -1,20 +1,53 @@
-//! Products of matrices in bfloat16: factors rounded to nearest, products and sums in `f32`. By the tiles of AMX where the CPU has
-//! them, otherwise by the dot products of AVX-512.
+//! Products of matrices by the instructions that multiply numbers in bfloat16 and add up in `f32`: the tiles of AMX where the CPU has
+//! them, otherwise the dot products of AVX-512.
 //!
-//! Both read the factors from [`Tiles`], into which the numbers are rounded and sorted first: one pass over each matrix, against
-//! as many as its other side has tiles.
+//! The factors are rounded to bfloat16, or, with AMX, `f32` by other means: three numbers of 8 bits each, rounded one after another,
+//! have the 24 bits of an `f32`. Of the nine products of two such sums the three smallest, less than 2⁻²⁵ of the whole, are left out.
+//! Six products by AMX still take less time than one by vectors of `f32`.
+//!
+//! The kernels read the factors from [`Tiles`], into which the numbers are sorted first: one pass over each matrix, against as many as
+//! its other side has tiles.
 
 mod kernel;
 mod tiles;
 
 use std::cmp::min;
 
-use self::kernel::{BLOCK, Blocks, Start};
 pub(crate) use self::tiles::{Side, Tiles};
+use self::{
+    kernel::{BLOCK, Blocks, Start},
+    tiles::Tile,
+};
 use super::{
     each,
     matrix::{Into, Matrix, Product},
 };
+
+/// What a product multiplies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Factors {
+    /// The numbers rounded to the nearest bfloat16.
+    Bf16,
+    /// The numbers themselves, as long as they are finite and below 3.38e38; a larger one may give a NaN where `f32` gives `∞`. With
+    /// AMX alone.
+    F32,
+}
+
+impl Factors {
+    /// The numbers in bfloat16 that a factor is the sum of.
+    fn parts(self) -> usize {
+        match self {
+            Self::Bf16 => 1,
+            Self::F32 => 3,
+        }
+    }
+}
+
+/// Whether a product of matrices of `f32`, `[rows, inner, columns]`, is faster this way than by vectors.
+pub(crate) fn pays_in_f32(sizes: [usize; 3]) -> bool {
+    const LEAST: usize = 64;
+    sizes.iter().all(|size| *size >= LEAST) && Blocks::detected() == Blocks::Amx
+}
 
 /// Blocks of rows of a task: what they read of the left side stays in the second-level cache.
 const ROWS: usize = 4;
@@ -32,8 +65,9 @@ pub(super) fn multiply(
     row_stride: usize,
     into: Into<'_>,
 ) {
-    let lhs = Tiles::new(lhs, Side::Left, product.alpha, product.parallel);
-    let rhs = Tiles::new(rhs, Side::Right, 1.0, product.parallel);
+    let factors = if product.bf16 { Factors::Bf16 } else { Factors::F32 };
+    let lhs = Tiles::new(lhs, factors, Side::Left, product.alpha, product.parallel);
+    let rhs = Tiles::new(rhs, factors, Side::Right, 1.0, product.parallel);
     multiply_tiles(&lhs, &rhs, out, row_stride, into, product.parallel);
 }
 
@@ -51,7 +85,7 @@ pub(crate) fn multiply_tiles(
     parallel: bool,
 ) {
     let shape = [lhs.lines(), rhs.lines()];
-    assert_eq!(lhs.depth(), rhs.depth(), "matrix product: inner sizes");
+    assert_eq!((lhs.depth(), lhs.factors()), (rhs.depth(), rhs.factors()), "matrix product: inner sizes");
     if shape.contains(&0) || lhs.depth() == 0 {
         assert!(out.is_empty(), "matrix product: nothing to sum over");
         return;
@@ -88,13 +122,13 @@ impl Output<'_> {
         let _state = blocks.begin();
         for column in first[1]..end[1] {
             for row in first[0]..end[0] {
-                self.block(blocks, lhs.panel(row), rhs.panel(column), [row * BLOCK, column * BLOCK]);
+                self.block(blocks, lhs.factors(), [lhs.panel(row), rhs.panel(column)], [row * BLOCK, column * BLOCK]);
             }
         }
     }
 
     #[allow(unsafe_code)]
-    fn block(&self, blocks: Blocks, lhs: &[tiles::Tile], rhs: &[tiles::Tile], [row, column]: [usize; 2]) {
+    fn block(&self, blocks: Blocks, factors: Factors, [lhs, rhs]: [&[Tile]; 2], [row, column]: [usize; 2]) {
         let (rows, columns) = (min(BLOCK, self.shape[0] - row), min(BLOCK, self.shape[1] - column));
         // SAFETY: row and column are less than the shape, whose last element `multiply_tiles` has found in the slice.
         let target = unsafe { self.data.add(row * self.row_stride + column) };
@@ -105,7 +139,7 @@ impl Output<'_> {
                 Into::Bias(bias) => Start { data: bias[column..][..BLOCK].as_ptr(), row_stride: 0 },
             };
             // SAFETY: `start` and `target` have as many rows and columns as a block, and no other thread touches this one.
-            return unsafe { blocks.multiply(lhs, rhs, start, target, self.row_stride) };
+            return unsafe { blocks.multiply(factors, lhs, rhs, start, target, self.row_stride) };
         }
         let mut whole = [0.0; BLOCK * BLOCK];
         for (i, line) in whole.chunks_exact_mut(BLOCK).enumerate().take(rows) {
@@ -120,7 +154,7 @@ impl Output<'_> {
         let data = whole.as_mut_ptr();
         // SAFETY: a whole block on the stack, and then the part of it that belongs to the product.
         unsafe {
-            blocks.multiply(lhs, rhs, Start { data, row_stride: BLOCK }, data, BLOCK);
+            blocks.multiply(factors, lhs, rhs, Start { data, row_stride: BLOCK }, data, BLOCK);
             for (i, line) in whole.chunks_exact(BLOCK).enumerate().take(rows) {
                 std::slice::from_raw_parts_mut(target.add(i * self.row_stride), columns)
                     .copy_from_slice(&line[..columns]);
@@ -152,11 +186,14 @@ mod tests {
                     let rhs_at = |i: usize, j: usize| rhs[i * right[0] + j * right[1]];
                     let row_stride = n + 3;
                     for into in [Into::Overwrite, Into::Add, Into::Bias(&bias)] {
-                        for parallel in [false, true] {
+                        for (parallel, bf16) in [(false, true), (true, true), (false, false), (true, false)] {
+                            if !bf16 && Blocks::detected() != Blocks::Amx {
+                                continue;
+                            }
                             let mut out = vec![2.0; m * row_stride];
                             let (a, b) =
                                 (Matrix::with_strides(&lhs, [m, k], left), Matrix::with_strides(&rhs, [k, n], right));
-                            multiply(Product { alpha: 2.0, bf16: true, parallel }, a, b, &mut out, row_stride, into);
+                            multiply(Product { alpha: 2.0, bf16, parallel }, a, b, &mut out, row_stride, into);
                             for (index, found) in out.iter().enumerate() {
                                 let (i, j) = (index / row_stride, index % row_stride);
                                 let start = match into {
@@ -176,6 +213,33 @@ mod tests {
         }
     }
 
+    /// Numbers of all 24 bits, over twelve orders of magnitude: the error of a sum is that of adding up in `f32`, far below the 2⁻⁹ of a
+    /// rounded factor.
+    #[test]
+    fn f32_keeps_its_bits() {
+        if Blocks::detected() != Blocks::Amx {
+            return;
+        }
+        let [m, k, n] = [40, 500, 70];
+        let numbers = |len: usize, seed: u32| -> Vec<f32> {
+            let number = |i: usize| {
+                let bits = (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed).wrapping_mul(2_246_822_519);
+                let size = 10f32.powi((bits >> 28) as i32 % 13 - 6);
+                (bits & 0xff_ffff) as f32 / 16_777_216.0 * size * if bits & 1 << 24 == 0 { 1.0 } else { -1.0 }
+            };
+            (0..len).map(number).collect()
+        };
+        let (lhs, rhs) = (numbers(m * k, 1), numbers(k * n, 2));
+        let mut out = vec![f32::NAN; m * n];
+        let product = Product { alpha: 1.0, bf16: false, parallel: true };
+        multiply(product, Matrix::new(&lhs, [m, k]), Matrix::new(&rhs, [k, n]), &mut out, n, Into::Overwrite);
+        for (index, found) in out.iter().enumerate() {
+            let terms = (0..k).map(|x| f64::from(lhs[index / n * k + x]) * f64::from(rhs[x * n + index % n]));
+            let (exact, sizes) = terms.fold((0.0, 0.0), |(sum, sizes), term| (sum + term, sizes + term.abs()));
+            assert!((f64::from(*found) - exact).abs() <= 2f64.powi(-22) * sizes, "{found} at {index}, not {exact}");
+        }
+    }
+
     /// Each of the two sides is the one that is made alone.
     #[test]
     fn both_ways_give_what_each_gives() {
@@ -183,13 +247,16 @@ mod tests {
             return;
         }
         for [rows, columns] in [[1, 1], [33, 70], [64, 32], [100, 15]] {
-            let numbers: Vec<f32> = (0..rows * columns).map(|i| (i * 7919 % 251) as f32).collect();
+            let numbers: Vec<f32> = (0..rows * columns).map(|i| (i * 7919 % 251) as f32 / 3.0).collect();
             let matrix = Matrix::new(&numbers, [rows, columns]);
             for side in [Side::Left, Side::Right] {
-                let (along, across) = Tiles::both_ways(matrix, side);
-                assert_eq!(along.bits(), Tiles::new(matrix, Side::Left, 1.0, false).bits());
-                let alone = if side == Side::Left { matrix.transposed() } else { matrix };
-                assert_eq!(across.bits(), Tiles::new(alone, side, 1.0, false).bits(), "{rows} x {columns}, {side:?}");
+                for factors in [Factors::Bf16, Factors::F32] {
+                    let tiles = |matrix, side| Tiles::new(matrix, factors, side, 1.0, false).bits();
+                    let (along, across) = Tiles::both_ways(matrix, factors, side);
+                    assert_eq!(along.bits(), tiles(matrix, Side::Left));
+                    let alone = if side == Side::Left { matrix.transposed() } else { matrix };
+                    assert_eq!(across.bits(), tiles(alone, side), "{rows} x {columns}, {side:?}, {factors:?}");
+                }
             }
         }
     }
@@ -202,8 +269,8 @@ mod tests {
         }
         let one = |x: f32, blocks: Blocks| {
             let (lhs, rhs) = ([x], [1.0]);
-            let lhs = Tiles::new(Matrix::new(&lhs, [1, 1]), Side::Left, 1.0, false);
-            let rhs = Tiles::new(Matrix::new(&rhs, [1, 1]), Side::Right, 1.0, false);
+            let lhs = Tiles::new(Matrix::new(&lhs, [1, 1]), Factors::Bf16, Side::Left, 1.0, false);
+            let rhs = Tiles::new(Matrix::new(&rhs, [1, 1]), Factors::Bf16, Side::Right, 1.0, false);
             let mut out = [f32::NAN];
             let output = Output { data: out.as_mut_ptr(), shape: [1, 1], row_stride: 1, into: Into::Overwrite };
             output.fill(blocks, &lhs, &rhs, [0, 0], [1, 1]);
