@@ -151,7 +151,7 @@ fn fused(
 }
 
 /// [`attention`] in tensor operations.
-pub(crate) fn reference(
+pub fn reference(
     query: Tensor<4>,
     key: Tensor<4>,
     value: Tensor<4>,

@@ -85,7 +85,7 @@ fn fused(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64
 }
 
 /// [`smoothed_cross_entropy_sum`] in tensor operations.
-pub(crate) fn reference(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64) -> CrossEntropy {
+pub fn reference(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64) -> CrossEntropy {
     let [rows, classes] = logits.dims();
     let ignored = targets.clone().equal_elem(ignore);
     let counted = ignored.clone().bool_not().float().reshape([rows, 1]);

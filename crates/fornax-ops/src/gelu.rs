@@ -32,7 +32,7 @@ fn curve<const D: usize>(x: Tensor<D>, curve: Curve, reference: fn(Tensor<D>) ->
 }
 
 /// [`gelu`] in tensor operations.
-pub(crate) fn gelu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn gelu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !x.is_tracked() {
         return activation::gelu(x);
     }
@@ -53,7 +53,7 @@ pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 /// [`gelu_tanh`] in tensor operations.
-pub(crate) fn gelu_tanh_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn gelu_tanh_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     const LINEAR: f64 = 2.0 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
     const CUBIC: f64 = 0.044715 * LINEAR;
     let at = constant(&x);

@@ -25,6 +25,17 @@ mod slope;
 #[cfg(test)]
 mod testing;
 
+/// The reference forms: the same operations made of plain tensor operations, with which the fused ones are compared.
+pub mod reference {
+    pub use crate::{
+        attention::reference as attention,
+        cross_entropy::reference as smoothed_cross_entropy_sum,
+        gelu::{gelu_reference as gelu, gelu_tanh_reference as gelu_tanh},
+        linear::reference as linear,
+        norm::{layer_norm_reference as layer_norm, rms_norm_reference as rms_norm},
+    };
+}
+
 pub use attention::{AttentionOptions, attention, packed_attention};
 pub use context::{Context, RandomKey};
 pub use cross_entropy::{CrossEntropy, cross_entropy_sum, smoothed_cross_entropy_sum};

@@ -35,7 +35,7 @@ pub fn linear<const D: usize>(
 }
 
 /// [`linear`] in tensor operations.
-pub(crate) fn reference<const D: usize>(
+pub fn reference<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
     bias: Option<Tensor<1>>,

@@ -28,7 +28,7 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<T
 }
 
 /// [`layer_norm`] in tensor operations.
-pub(crate) fn layer_norm_reference<const D: usize>(
+pub fn layer_norm_reference<const D: usize>(
     x: Tensor<D>,
     gamma: Tensor<1>,
     beta: Option<Tensor<1>>,
@@ -61,7 +61,7 @@ pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Ten
 }
 
 /// [`rms_norm`] in tensor operations.
-pub(crate) fn rms_norm_reference<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
+pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
     scale_to_unit(x, eps) * gamma.unsqueeze()
 }
 
