@@ -121,6 +121,7 @@ fn settings(lr: f64) -> LearnerSettings {
         schedule: Schedule::new(&schedule, lr, 100).unwrap(),
         seed: 42,
         precision: Precision::F32,
+        checkpoint_blocks: false,
     }
 }
 

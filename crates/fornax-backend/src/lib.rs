@@ -15,6 +15,7 @@ mod precision;
 mod probe;
 mod spec;
 mod testing;
+mod typed;
 
 pub use error::BackendError;
 pub use memory::keep_freed_memory;
@@ -24,3 +25,4 @@ pub use precision::{Precision, multiplies_bf16};
 pub use probe::{Probe, probe};
 pub use spec::{DeviceSpec, Family};
 pub use testing::test_device;
+pub use typed::{BackendWork, with_backend};

@@ -3,7 +3,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_nn::{Activation, Embedding, FeedForward, Init, KvCache, LayerNorm, SelfAttention, initialise};
-use fornax_ops::{AttentionMask, Context, dropout};
+use fornax_ops::{AttentionMask, Context, checkpoint, dropout};
 use serde::{Deserialize, Serialize};
 
 use crate::{ModelError, generate::CausalLm, validate};
@@ -248,7 +248,10 @@ impl Gpt2 {
         let mask = mask.shared(true, batch, seq, seq, &embedded.device());
         let mut hidden = dropout(embedded, self.config.dropout, &context.child(0));
         for (block, index) in self.blocks.iter().zip(1..) {
-            hidden = block.forward(hidden, &mask, None, &context.child(index));
+            let mask = mask.clone();
+            hidden = checkpoint(block, hidden, &context.child(index), move |block, hidden, context| {
+                block.forward(hidden, &mask, None, context)
+            });
         }
         self.final_norm.forward(hidden)
     }

@@ -1,6 +1,8 @@
 //! Models of Fornax, their Hugging Face checkpoints and text generation.
 
 mod bert;
+#[cfg(test)]
+mod checkpointed;
 mod error;
 mod gpt2;
 mod t5;

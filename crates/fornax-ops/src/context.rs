@@ -31,17 +31,24 @@ pub struct Context {
     training: bool,
     precision: Precision,
     key: RandomKey,
+    checkpoint_blocks: bool,
 }
 
 impl Context {
     /// Training: dropout is on, its noise a function of `key`.
     pub fn training(precision: Precision, key: RandomKey) -> Self {
-        Self { training: true, precision, key }
+        Self { training: true, precision, key, checkpoint_blocks: false }
     }
 
     /// Evaluation: no dropout.
     pub fn evaluation(precision: Precision) -> Self {
-        Self { training: false, precision, key: RandomKey::new(0) }
+        Self { training: false, precision, key: RandomKey::new(0), checkpoint_blocks: false }
+    }
+
+    /// Whether [`checkpoint`](crate::checkpoint) drops the activations of a block and computes them again in the backward pass.
+    #[must_use]
+    pub fn with_checkpointed_blocks(self, checkpoint_blocks: bool) -> Self {
+        Self { checkpoint_blocks, ..self }
     }
 
     /// The context of part `index` (a layer, a site within a layer).
@@ -53,6 +60,11 @@ impl Context {
     /// Whether dropout is on.
     pub fn is_training(&self) -> bool {
         self.training
+    }
+
+    /// Whether the activations of a block are computed again in the backward pass.
+    pub fn checkpoints_blocks(&self) -> bool {
+        self.checkpoint_blocks
     }
 
     /// The type in which matrix products are computed.

@@ -9,6 +9,7 @@
 //! cast or rounded where they are used; everything that sums many numbers (softmax, norms, losses) runs in `f32`.
 
 mod attention;
+mod checkpoint;
 mod context;
 mod cross_entropy;
 mod dropout;
@@ -37,6 +38,7 @@ pub mod reference {
 }
 
 pub use attention::{AttentionOptions, attention, packed_attention};
+pub use checkpoint::{BlockInputs, checkpoint};
 pub use context::{Context, RandomKey};
 pub use cross_entropy::{CrossEntropy, cross_entropy_sum, smoothed_cross_entropy_sum};
 pub use dropout::dropout;

@@ -14,6 +14,9 @@ pub struct TrainConfig {
     pub micro_batch_size: usize,
     /// Micro-batches that make one optimizer step.
     pub gradient_accumulation: usize,
+    /// Whether the activations of transformer blocks are computed again in the backward pass instead of being kept: less memory,
+    /// for a second forward pass in every step.
+    pub checkpoint_blocks: bool,
     /// The root of data order, initial weights and every other noise.
     pub seed: u64,
     /// Steps between two lines of the log; the device is read once for each.
@@ -38,6 +41,8 @@ impl Default for TrainConfig {
             micro_batch_size: 8,
             // The batch is the micro-batch until memory says otherwise.
             gradient_accumulation: 1,
+            // Costs time, which only a model that doesn't fit has to pay.
+            checkpoint_blocks: false,
             // The usual one; any other is as good.
             seed: 42,
             // Often enough to see a divergence, seldom enough that reading the device costs nothing.
@@ -59,6 +64,15 @@ impl TrainConfig {
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         let by_epochs = self.max_epochs.map(|epochs| epochs.saturating_mul(steps_per_epoch));
         self.max_steps.into_iter().chain(by_epochs).min().unwrap_or(0)
+    }
+
+    /// The numbers that so many equal blocks keep for the backward pass: all `activations` of each, or with `checkpoint_blocks` the
+    /// `inputs` of each and the activations of the one that is computed again.
+    pub fn kept_by_blocks(&self, blocks: usize, activations: usize, inputs: usize) -> usize {
+        match self.checkpoint_blocks {
+            true => blocks * inputs + activations,
+            false => blocks * activations,
+        }
     }
 
     /// Checks each key.

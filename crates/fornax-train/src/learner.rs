@@ -26,6 +26,8 @@ pub struct LearnerSettings {
     pub seed: u64,
     /// The type of matrix products.
     pub precision: Precision,
+    /// [`TrainConfig::checkpoint_blocks`]
+    pub checkpoint_blocks: bool,
 }
 
 impl LearnerSettings {
@@ -43,7 +45,8 @@ impl LearnerSettings {
     ) -> Result<Self, TrainError> {
         let max_steps = train.total_steps(steps_per_epoch);
         let schedule = Schedule::new(schedule, optimizer.lr, max_steps)?;
-        Ok(Self { optimizer: optimizer.clone(), schedule, seed: train.seed, precision })
+        let &TrainConfig { seed, checkpoint_blocks, .. } = train;
+        Ok(Self { optimizer: optimizer.clone(), schedule, seed, precision, checkpoint_blocks })
     }
 }
 
@@ -60,6 +63,7 @@ pub struct Learner<M> {
     max_grad_norm: f64,
     seed: u64,
     precision: Precision,
+    checkpoint_blocks: bool,
     device: Device,
     guard: Guard,
     window: Accumulator,
@@ -120,6 +124,7 @@ impl<M: Module> Learner<M> {
             max_grad_norm: settings.optimizer.max_grad_norm,
             seed: settings.seed,
             precision: settings.precision,
+            checkpoint_blocks: settings.checkpoint_blocks,
             guard: Guard::new(&device),
             window: Accumulator::default(),
             grad_norm: None,
@@ -166,7 +171,8 @@ impl<M: Module> Learner<M> {
         let mut gradients = GradientsParams::new();
         let mut total: Option<Tensor<1>> = None;
         for (index, (batch, size)) in batches.iter().zip(&sizes).enumerate() {
-            let context = Context::training(self.precision, key.fold(index as u64));
+            let context = Context::training(self.precision, key.fold(index as u64))
+                .with_checkpointed_blocks(self.checkpoint_blocks);
             let sums = task.loss(self.model(), batch, &context);
             let loss = normalised(&sums, &whole)?;
             self.window.add(sums, size)?;
@@ -500,6 +506,7 @@ mod tests {
             schedule: learner.schedule,
             seed: 7,
             precision: Precision::F32,
+            checkpoint_blocks: false,
         };
         let mut model = Tiny::new(&fornax_backend::test_device().autodiff());
         model.weight = model.weight.set_require_grad(false);

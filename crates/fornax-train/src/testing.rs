@@ -85,6 +85,7 @@ pub(crate) fn learner(optimizer: OptimizerConfig) -> Learner<Tiny> {
         optimizer,
         seed: 7,
         precision: Precision::F32,
+        checkpoint_blocks: false,
     };
     Learner::new(Tiny::new(&fornax_backend::test_device().autodiff()), settings).unwrap()
 }

@@ -15,6 +15,7 @@ pub(crate) fn run<M: Pretraining>(config: &Config, data: &Data, mut learner: Lea
     let steps_per_epoch = data.train.steps_per_epoch();
     // Some thirty vectors of `hidden_size` a token and layer, four attention matrices a head, and the logits three times, in `f32`.
     let layer = 30 * seq_len * sizes.hidden_size + 4 * sizes.num_heads * seq_len * seq_len;
+    let layers = config.train.kept_by_blocks(sizes.num_layers, layer, seq_len * sizes.hidden_size);
     let predicted = (config.predicted_share() * seq_len as f64).ceil() as usize;
     let estimate = Estimate {
         parameters: learner.num_parameters(),
@@ -23,7 +24,7 @@ pub(crate) fn run<M: Pretraining>(config: &Config, data: &Data, mut learner: Lea
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
         flops_per_token: training_flops_per_token(config, &sizes),
-        activation_bytes: 4 * rows * (sizes.num_layers * layer + 3 * predicted * sizes.vocab_size),
+        activation_bytes: 4 * rows * (layers + 3 * predicted * sizes.vocab_size),
     };
     write!(out, "{estimate}")?;
     let batches = data.train.micro_batches(0)?;

@@ -20,6 +20,7 @@ pub(crate) fn run(
     let steps_per_epoch = data.train.steps_per_epoch();
     // Some thirty vectors of `hidden_size` a token and layer and four attention matrices a head, in `f32`, of the longest batch.
     let layer = 30 * seq_len * sizes.hidden_size + 4 * sizes.num_heads * seq_len * seq_len;
+    let layers = config.train.kept_by_blocks(sizes.num_layers, layer, seq_len * sizes.hidden_size);
     let estimate = Estimate {
         parameters: learner.num_parameters(),
         trained_parameters: learner.num_trained_parameters(),
@@ -27,7 +28,7 @@ pub(crate) fn run(
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
         flops_per_token: sizes.training_flops_per_token(seq_len),
-        activation_bytes: 4 * rows * sizes.num_layers * layer,
+        activation_bytes: 4 * rows * layers,
     };
     write!(out, "{estimate}")?;
     let batches = data.train.micro_batches(0)?;

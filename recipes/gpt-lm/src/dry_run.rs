@@ -21,7 +21,7 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Gpt2>) -> a
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
         flops_per_token: sizes.training_flops_per_token(seq_len),
-        activation_bytes: activation_bytes(&sizes, rows, seq_len),
+        activation_bytes: activation_bytes(config, &sizes),
     };
     write!(out, "{estimate}")?;
     let batches = data.train.micro_batches(0)?;
@@ -34,7 +34,9 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Gpt2>) -> a
 
 /// What a micro-batch keeps for the backward pass, roughly, in `f32`: some thirty vectors of `hidden_size` a token and layer,
 /// four attention matrices a head, and the logits three times.
-fn activation_bytes(sizes: &fornax_models::Gpt2Config, rows: usize, seq_len: usize) -> usize {
+fn activation_bytes(config: &Config, sizes: &fornax_models::Gpt2Config) -> usize {
+    let (rows, seq_len) = (config.train.micro_batch_size, config.objective.seq_len);
     let layer = 30 * seq_len * sizes.hidden_size + 4 * sizes.num_heads * seq_len * seq_len;
-    4 * rows * (sizes.num_layers * layer + 3 * seq_len * sizes.vocab_size)
+    let layers = config.train.kept_by_blocks(sizes.num_layers, layer, seq_len * sizes.hidden_size);
+    4 * rows * (layers + 3 * seq_len * sizes.vocab_size)
 }

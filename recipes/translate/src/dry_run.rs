@@ -24,7 +24,9 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Transformer
     let encoder = 30 * source_len * sizes.hidden_size + attention(source_len, source_len);
     let decoder =
         45 * target_len * sizes.hidden_size + attention(target_len, target_len) + attention(target_len, source_len);
-    let layers = sizes.num_layers * encoder + sizes.num_decoder_layers() * decoder;
+    let train = &config.train;
+    let layers = train.kept_by_blocks(sizes.num_layers, encoder, source_len * sizes.hidden_size)
+        + train.kept_by_blocks(sizes.num_decoder_layers(), decoder, target_len * sizes.hidden_size);
     let estimate = Estimate {
         parameters: learner.num_parameters(),
         trained_parameters: learner.num_trained_parameters(),

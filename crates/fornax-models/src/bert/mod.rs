@@ -10,7 +10,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_nn::{Activation, Embedding, FeedForward, Init, LayerNorm, MultiHeadAttention, initialise};
-use fornax_ops::{AttentionMask, Context, dropout};
+use fornax_ops::{AttentionMask, Context, checkpoint, dropout};
 use serde::{Deserialize, Serialize};
 
 pub use classifier::{BertForSequenceClassification, ClassificationHead, ClassifierConfig};
@@ -360,7 +360,10 @@ impl Bert {
         let normed = self.embedding_norm.forward(embedded);
         let mut hidden = dropout(normed, self.config.dropout, &context.child(0));
         for (block, index) in self.blocks.iter().zip(1..) {
-            hidden = block.forward(hidden, &mask, &context.child(index));
+            let mask = mask.clone();
+            hidden = checkpoint(block, hidden, &context.child(index), move |block, hidden, context| {
+                block.forward(hidden, &mask, context)
+            });
         }
         hidden
     }

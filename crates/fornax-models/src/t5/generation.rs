@@ -66,7 +66,8 @@ impl Seq2SeqLm for T5 {
         let last = decoder_input_ids.dims()[1] - 1;
         let embedded = self.token_embedding.forward(decoder_input_ids);
         let lengths = state.lengths.clone();
-        let hidden = self.decoder.forward(embedded, &state.source, lengths, &mut state.target, &context.child(1));
+        let (source, target, context_of_decoder) = (&state.source, &mut state.target, &context.child(1));
+        let hidden = self.decoder.forward_cached(embedded, source, lengths, target, context_of_decoder);
         self.logits(hidden.narrow(1, last, 1), context).squeeze_dim(1)
     }
 }

@@ -129,10 +129,8 @@ impl T5 {
         decoder_input_ids: Tensor<2, Int>,
         context: &Context,
     ) -> Tensor<3> {
-        let context = context.child(1);
-        let source = self.decoder.keys_and_values(&encoded, &context);
         let embedded = self.token_embedding.forward(decoder_input_ids);
-        self.decoder.forward(embedded, &source, lengths, &mut [], &context)
+        self.decoder.forward(embedded, encoded, lengths, &context.child(1))
     }
 
     /// The head alone.

@@ -5,7 +5,7 @@ use burn::{
 use fornax_nn::{
     Activation, AttentionSizes, KeysAndValues, KvCache, Linear, MultiHeadAttention, RelativePositionBias, RmsNorm,
 };
-use fornax_ops::{AttentionMask, Context, dropout};
+use fornax_ops::{AttentionMask, Context, checkpoint, dropout};
 
 use super::T5Config;
 
@@ -43,7 +43,13 @@ impl T5Encoder {
         let bias = self.position_bias.forward(0..len, len);
         let mut hidden = dropout(embedded, self.dropout, &context.child(0));
         for (block, index) in self.blocks.iter().zip(2..) {
-            hidden = block.forward(hidden, &mask, bias.clone(), &context.child(index));
+            let mask = mask.clone();
+            hidden = checkpoint(
+                block,
+                (hidden, bias.clone()),
+                &context.child(index),
+                move |block, (hidden, bias), context| block.forward(hidden, &mask, bias, context),
+            );
         }
         dropout(self.final_norm.forward(hidden), self.dropout, &context.child(1))
     }
@@ -81,11 +87,35 @@ impl T5Decoder {
         self.blocks.iter().map(|block| block.cross_attention.keys_and_values(encoded.clone(), context)).collect()
     }
 
-    /// Appends target tokens to those that the caches, one a block or none at all, have seen.
+    /// - `embedded`: `[batch, target_len, hidden_size]`
+    /// - `encoded`: `[batch, source_len, hidden_size]`, of which the first `lengths` of a row are tokens
+    pub(super) fn forward(
+        &self,
+        embedded: Tensor<3>,
+        encoded: Tensor<3>,
+        lengths: Tensor<1, Int>,
+        context: &Context,
+    ) -> Tensor<3> {
+        let masks = Masks::new(&embedded, 0, encoded.dims()[1], lengths);
+        let len = embedded.dims()[1];
+        let bias = self.position_bias.forward(0..len, len);
+        let mut hidden = dropout(embedded, self.dropout, &context.child(0));
+        for (block, index) in self.blocks.iter().zip(2..) {
+            let (inputs, masks) = ((hidden, bias.clone(), encoded.clone()), masks.clone());
+            hidden =
+                checkpoint(block, inputs, &context.child(index), move |block, (hidden, bias, encoded), context| {
+                    let source = block.cross_attention.keys_and_values(encoded, context);
+                    block.forward(hidden, bias, source, &masks, None, context)
+                });
+        }
+        dropout(self.final_norm.forward(hidden), self.dropout, &context.child(1))
+    }
+
+    /// Appends target tokens to those that the caches, one a block, have seen.
     ///
     /// - `embedded`: `[batch, new, hidden_size]`
     /// - `source`: one a block, of which the first `lengths` of a row are tokens
-    pub(super) fn forward(
+    pub(super) fn forward_cached(
         &self,
         embedded: Tensor<3>,
         source: &[KeysAndValues],
@@ -93,21 +123,34 @@ impl T5Decoder {
         caches: &mut [KvCache],
         context: &Context,
     ) -> Tensor<3> {
-        let ([batch, new, _], device) = (embedded.dims(), embedded.device());
         let seen = caches.first().map_or(0, KvCache::len);
         let source_len = source.first().map_or(0, |(key, _)| key.dims()[2]);
-        let mask = AttentionMask::None.shared(true, batch, new, seen + new, &device);
-        let source_mask = AttentionMask::KeyLengths(lengths).shared(false, batch, new, source_len, &device);
-        let bias = self.position_bias.forward(seen..seen + new, seen + new);
+        let masks = Masks::new(&embedded, seen, source_len, lengths);
+        let len = seen + embedded.dims()[1];
+        let bias = self.position_bias.forward(seen..len, len);
         let mut hidden = dropout(embedded, self.dropout, &context.child(0));
-        let mut caches = caches.iter_mut();
-        for ((block, source), index) in self.blocks.iter().zip(source).zip(2..) {
-            let context = context.child(index);
-            hidden = block.attend_to_target(hidden, &mask, bias.clone(), caches.next(), &context);
-            hidden = block.attend_to_source(hidden, source.clone(), &source_mask, &context);
-            hidden = block.feed_forward.forward(hidden, &context);
+        for (((block, source), cache), index) in self.blocks.iter().zip(source).zip(caches).zip(2..) {
+            hidden = block.forward(hidden, bias.clone(), source.clone(), &masks, Some(cache), &context.child(index));
         }
         dropout(self.final_norm.forward(hidden), self.dropout, &context.child(1))
+    }
+}
+
+/// What a decoder's tokens may attend to.
+#[derive(Clone)]
+struct Masks {
+    target: AttentionMask,
+    source: AttentionMask,
+}
+
+impl Masks {
+    /// Of the tokens of `embedded`, which follow `seen` others.
+    fn new(embedded: &Tensor<3>, seen: usize, source_len: usize, lengths: Tensor<1, Int>) -> Self {
+        let ([batch, new, _], device) = (embedded.dims(), embedded.device());
+        Self {
+            target: AttentionMask::None.shared(true, batch, new, seen + new, &device),
+            source: AttentionMask::KeyLengths(lengths).shared(false, batch, new, source_len, &device),
+        }
     }
 }
 
@@ -181,6 +224,21 @@ impl T5DecoderBlock {
         let cross_attention = self.cross_attention.with_dropout(dropout);
         let feed_forward = self.feed_forward.with_dropout(dropout);
         Self { attention, cross_attention, feed_forward, dropout, ..self }
+    }
+
+    /// With a `cache`, `hidden` holds the tokens that follow those that it has seen.
+    fn forward(
+        &self,
+        hidden: Tensor<3>,
+        bias: Tensor<4>,
+        source: KeysAndValues,
+        masks: &Masks,
+        cache: Option<&mut KvCache>,
+        context: &Context,
+    ) -> Tensor<3> {
+        let hidden = self.attend_to_target(hidden, &masks.target, bias, cache, context);
+        let hidden = self.attend_to_source(hidden, source, &masks.source, context);
+        self.feed_forward.forward(hidden, context)
     }
 
     fn attend_to_target(

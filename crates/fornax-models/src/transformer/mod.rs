@@ -12,7 +12,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_nn::{Embedding, Init, LayerNorm, Linear, constant, initialise};
-use fornax_ops::{AttentionMask, Context, dropout};
+use fornax_ops::{AttentionMask, Context, checkpoint, dropout};
 
 use crate::ModelError;
 
@@ -147,9 +147,11 @@ impl Transformer {
         let source_mask = padding.shared(false, batch, target_len, source_len, &device);
         let layers = self.decoder.iter().zip(1..);
         let hidden = layers.fold(embedded, |hidden, (block, index)| {
-            let context = context.child(index);
-            let keys_and_values = block.cross_attention.keys_and_values(source.clone(), &context);
-            block.forward(hidden, Memory { keys_and_values, mask: &source_mask }, &mask, None, &context)
+            let (inputs, mask, source_mask) = ((hidden, source.clone()), mask.clone(), source_mask.clone());
+            checkpoint(block, inputs, &context.child(index), move |block, (hidden, source), context| {
+                let keys_and_values = block.cross_attention.keys_and_values(source, context);
+                block.forward(hidden, Memory { keys_and_values, mask: &source_mask }, &mask, None, context)
+            })
         });
         normed(self.decoder_norm.as_ref(), hidden)
     }
@@ -171,8 +173,12 @@ impl Transformer {
         let positions = self.source_position_embedding.as_ref();
         let embedded = self.embed(&self.source_embedding, positions, input_ids, 0, &context.child(0));
         let layers = self.encoder.iter().zip(1..);
-        let hidden =
-            layers.fold(embedded, |hidden, (block, index)| block.forward(hidden, &mask, &context.child(index)));
+        let hidden = layers.fold(embedded, |hidden, (block, index)| {
+            let mask = mask.clone();
+            checkpoint(block, hidden, &context.child(index), move |block, hidden, context| {
+                block.forward(hidden, &mask, context)
+            })
+        });
         normed(self.encoder_norm.as_ref(), hidden)
     }
 

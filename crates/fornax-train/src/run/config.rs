@@ -10,13 +10,14 @@ use crate::{
     files::{self, FORMAT_VERSION},
 };
 
-/// The keys that `--resume` accepts with other values: they decide how far the run goes and when it writes, not what
-/// it computes.
-pub(crate) const CHANGEABLE: [&str; 6] = [
+/// The keys that `--resume` accepts with other values: they decide how far the run goes, when it writes and in how
+/// much memory it computes, not what.
+pub(crate) const CHANGEABLE: [&str; 7] = [
     "train.max_steps",
     "train.max_epochs",
     "train.log_every",
     "train.eval_every",
+    "train.checkpoint_blocks",
     "checkpoint.save_every",
     "checkpoint.keep_last",
 ];

@@ -324,7 +324,8 @@ fn train<M: Module, T: Task<M>>(
     let optimizer = OptimizerConfig { lr: 3e-4, max_grad_norm: 0.0, ..OptimizerConfig::default() };
     let constant = ScheduleConfig { name: ScheduleName::Constant, ..ScheduleConfig::default() };
     let schedule = Schedule::new(&constant, optimizer.lr, 1)?;
-    let settings = LearnerSettings { optimizer, schedule, seed: SEED, precision: setting.precision };
+    let settings =
+        LearnerSettings { optimizer, schedule, seed: SEED, precision: setting.precision, checkpoint_blocks: false };
     let mut learner = Learner::new(model, settings)?;
     let bench = Bench::of(setting.steps, &learner, &setting.device, flops_per_token);
     let mut start_up_ms = None;

@@ -75,6 +75,7 @@ impl Toy {
             optimizer,
             seed: 7,
             precision: self.precision,
+            checkpoint_blocks: false,
         };
         Learner::new(Tiny::new(&fornax_backend::test_device().autodiff()), settings).unwrap()
     }
