@@ -12,6 +12,10 @@ use crate::{
 impl<M> Run<M> {
     /// Writes the summary of a run that `error` ends, and gives the error back with the last good checkpoint in it.
     pub(super) fn fail(&mut self, error: TrainError) -> TrainError {
+        // It may become the last good checkpoint.
+        if let Err(error) = self.end_write() {
+            tracing::error!("{}", error.chain());
+        }
         let error = error.with_checkpoint(self.last_checkpoint.as_deref());
         self.close_with(error.chain());
         error
@@ -99,6 +103,7 @@ impl<M: Module> Run<M> {
         if self.finished.is_none() {
             if self.state.step > 0 {
                 self.try_save(learner)?;
+                self.end_write()?;
             }
             if self.summary().interrupted {
                 return Ok(());
@@ -203,9 +208,12 @@ fn farewell(summary: &Summary, dir: &str) -> String {
     format!("step {}: {ended} {dir} ({time})", summary.steps)
 }
 
-/// An error of the recipe passes a run by: the metrics are on disk already, and the summary says that it did not end.
+/// An error of the recipe passes a run by: the metrics are on disk already, the checkpoint that is being written is completed, and the summary says that it did not end.
 impl<M> Drop for Run<M> {
     fn drop(&mut self) {
+        if let Err(error) = self.end_write() {
+            tracing::error!("{}", error.chain());
+        }
         self.close_with(format!("ended by an error after step {}", self.state.step));
     }
 }

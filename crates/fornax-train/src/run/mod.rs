@@ -4,6 +4,7 @@ mod average;
 mod config;
 mod finish;
 mod open;
+mod save;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use indicatif::ProgressBar;
 pub(crate) use config::CHANGEABLE;
 pub use config::open_config;
 
+use self::save::Writing;
 use crate::{
     BoxError, CheckpointConfig, Checkpoints, Evaluation, Learner, Metrics, RunInfo, State, StepStats, Summary,
     TrainConfig, TrainError, TrainLine, console::Console, metrics::MetricsFile, signals::Interrupt,
@@ -59,8 +61,11 @@ pub struct Run<M> {
     clock: Clock,
     state: State,
     export: Option<Export<M>>,
-    /// The newest checkpoint that was written or loaded.
+    /// The checkpoint that is being written while training goes on.
+    writing: Option<Writing>,
+    /// The newest checkpoint that is complete or was loaded.
     last_checkpoint: Option<PathBuf>,
+    /// The step of the newest checkpoint, complete or being written.
     last_saved: Option<u64>,
     /// The step whose model this process has put into `best/`.
     best_exported: Option<u64>,
@@ -127,7 +132,8 @@ impl<M: Module> Run<M> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::NonFinite`] with the last good checkpoint; [`TrainError::Io`] when the line can't be written.
+    /// [`TrainError::NonFinite`] with the last good checkpoint; [`TrainError::Io`] when the line can't be written;
+    /// [`TrainError::SaveFailed`] when the checkpoint that was being written could not be.
     ///
     /// # Panics
     ///
@@ -141,6 +147,7 @@ impl<M: Module> Run<M> {
         let window = if due { learner.take_window().map_err(|error| self.fail(error))? } else { None };
         self.state.train_seconds += self.clock.end_step(stats.tokens);
         self.console.step(step);
+        self.end_write_if_done().map_err(|error| self.fail(error))?;
         let Some(window) = window else { return Ok(()) };
         let timing = self.clock.take_window();
         let line = TrainLine {
@@ -194,54 +201,6 @@ impl<M: Module> Run<M> {
         }
         self.state.valid = Some(evaluation);
         written.map_err(|error| self.fail(error))
-    }
-
-    /// Whether a checkpoint is due after the step just logged: by cadence, at the end, on a signal, and for a new best,
-    /// since the best model can only be kept in a checkpoint.
-    pub fn save_due(&self) -> bool {
-        let at_end = self.state.step == self.max_steps || self.stopped_early() || self.interrupt.requested();
-        self.is_due_to_save(self.state.step) || at_end || self.is_at_best()
-    }
-
-    /// Writes a checkpoint, exports a new best model, and deletes what `checkpoint.keep_last` no longer keeps.
-    ///
-    /// # Errors
-    ///
-    /// [`TrainError::NonFinite`]: a model that has met a bad step is never saved. [`TrainError::SaveFailed`], after
-    /// which the checkpoint before is as it was. [`TrainError::Export`].
-    pub fn save(&mut self, learner: &Learner<M>) -> Result<(), TrainError> {
-        let saving = Instant::now();
-        self.try_save(learner).map_err(|error| self.fail(error))?;
-        tracing::debug!("saved step {} in {:.1?}", self.state.step, saving.elapsed());
-        Ok(())
-    }
-
-    fn try_save(&mut self, learner: &Learner<M>) -> Result<(), TrainError> {
-        if self.last_saved == Some(self.state.step) {
-            return Ok(());
-        }
-        self.metrics.sync()?;
-        self.state.window = learner.window_totals()?;
-        self.state.seconds = self.clock.elapsed().as_secs_f64();
-        let written =
-            self.checkpoints.write(&mut self.state, || learner.export_parameters(), || learner.export_optimizer())?;
-        self.last_checkpoint = Some(written.dir().to_owned());
-        self.last_saved = Some(self.state.step);
-        if self.is_at_best() {
-            self.export(learner, "best")?;
-            self.best_exported = Some(self.state.step);
-        }
-        let best = self.state.best.as_ref().map(|best| best.step);
-        self.checkpoints.retain(self.saving.keep_last, self.state.step, best, |step| self.is_due_to_save(step))
-    }
-
-    /// Whether `checkpoint.save_every` asks for the checkpoint of `step`.
-    fn is_due_to_save(&self, step: u64) -> bool {
-        self.saving.save_every.is_due(step, self.info.steps_per_epoch)
-    }
-
-    fn is_at_best(&self) -> bool {
-        self.state.best.as_ref().is_some_and(|best| best.step == self.state.step)
     }
 }
 

@@ -87,6 +87,7 @@ impl<M: Module> Run<M> {
             _lock: lock,
             console: Console::new(state.step, max_steps),
             clock: Clock::starting_at(Duration::from_secs_f64(state.seconds.max(0.0))),
+            writing: None,
             last_checkpoint: checkpoint.map(|checkpoint| checkpoint.dir().to_owned()),
             last_saved: known.then_some(state.step).filter(|&step| step > 0),
             parameters: learner.num_parameters() as u64,

@@ -3,6 +3,7 @@ mod best;
 mod failure;
 mod folder;
 mod interruption;
+mod saving;
 
 use std::{cell::Cell, fs, rc::Rc};
 
