@@ -156,6 +156,29 @@ fn the_first_losses_are_those_of_flex() {
     }
 }
 
+fn learner_with(settings: LearnerSettings, device: &Device) -> Learner<Gpt2> {
+    Learner::new(config().init(42, &device.clone().autodiff()).unwrap(), settings).unwrap()
+}
+
+#[test]
+fn checkpointed_blocks_change_no_loss() {
+    let mut learner = learner_with(LearnerSettings { checkpoint_blocks: true, ..settings(1e-2) }, &test_device());
+    let found = losses(&mut learner, 20, |step| vec![batch(2 * step), batch(2 * step + 1)]);
+    assert_close(&found, &FLEX_LOSSES, TOLERANCE);
+}
+
+/// A product in f16 is off by 2^-11 of its operands' size, and so are a few dozen of them in a row.
+#[test]
+fn losses_in_f16_are_nearly_the_same() {
+    let device = test_device();
+    if !Precision::F16.is_supported(&device) {
+        return eprintln!("skipped: the device doesn't compute in f16");
+    }
+    let mut learner = learner_with(LearnerSettings { precision: Precision::F16, ..settings(1e-2) }, &device);
+    let found = losses(&mut learner, 10, |step| vec![batch(2 * step), batch(2 * step + 1)]);
+    assert_close(&found, &FLEX_LOSSES[..10], 1e-2);
+}
+
 fn encoder() -> BertConfig {
     BertConfig {
         vocab_size: 61,

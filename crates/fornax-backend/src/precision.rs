@@ -14,7 +14,7 @@ pub enum Precision {
     F32,
     /// bfloat16: the exponent of `f32` with 8 bits of significand.
     Bf16,
-    /// IEEE half precision: 5 bits of exponent, so that gradients need loss scaling.
+    /// IEEE half precision: 5 bits of exponent, so that a loss is scaled before it is differentiated.
     F16,
 }
 

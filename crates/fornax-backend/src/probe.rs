@@ -53,7 +53,6 @@ impl Probe {
             (DeviceSpec::Family { family: Family::Flex, .. }, Precision::F16) => {
                 Some("it has no f16 matrix product, so it would be slower than f32".to_owned())
             }
-            (_, Precision::F16) => Some("f16 needs scaled losses in training, which Fornax doesn't have yet, and is not there for answers alone".to_owned()),
             _ if quietly(|| precision.is_supported(&self.device)).unwrap_or(false) => None,
             _ => Some(format!("its driver has no {precision} arithmetic")),
         }

@@ -152,6 +152,7 @@ mod tests {
             nll: None,
             lr: 1e-3,
             grad_norm: 0.812,
+            loss_scale: None,
             tokens: 6400,
             tokens_per_second: 12_345.4,
             step_ms: 5.0,

@@ -62,6 +62,9 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
+    /// How many [`scalars`](Self::scalars) there are.
+    pub(crate) const SCALARS: usize = 2;
+
     pub(crate) fn new(device: &Device) -> Self {
         let zero = || Tensor::zeros([1], device);
         Self { shut: zero(), shut_steps: zero(), bad_loss: zero() }

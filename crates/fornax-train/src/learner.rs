@@ -11,6 +11,7 @@ use crate::{
     TrainError,
     accumulator::{Accumulator, count_of, read_scalars},
     gradients::{Guard, Verdict, accumulate, clip_scale, global_norm},
+    loss_scale::{LOSS_SCALE, LossScale},
     optimizer::{Optimizer, Update},
     parameters,
 };
@@ -66,6 +67,8 @@ pub struct Learner<M> {
     checkpoint_blocks: bool,
     device: Device,
     guard: Guard,
+    /// In `f16` alone.
+    loss_scale: Option<LossScale>,
     window: Accumulator,
     grad_norm: Option<Tensor<1>>,
     last_lr: f64,
@@ -103,8 +106,10 @@ pub struct Window {
     pub loss: f64,
     /// The learning rate of the last one.
     pub lr: f64,
-    /// The global norm of the last one's gradients, before clipping.
+    /// The global norm of the last one's gradients, before clipping; in `f16` not finite where they overflowed.
     pub grad_norm: f64,
+    /// In `f16`, what the loss of the next one is multiplied by before it is differentiated.
+    pub loss_scale: Option<f64>,
 }
 
 impl<M: Module> Learner<M> {
@@ -126,6 +131,7 @@ impl<M: Module> Learner<M> {
             precision: settings.precision,
             checkpoint_blocks: settings.checkpoint_blocks,
             guard: Guard::new(&device),
+            loss_scale: (settings.precision == Precision::F16).then(|| LossScale::new(&device)),
             window: Accumulator::default(),
             grad_norm: None,
             last_lr: 0.0,
@@ -149,7 +155,8 @@ impl<M: Module> Learner<M> {
     /// nothing.
     ///
     /// A loss or gradient that is not finite makes this step and all later ones change nothing;
-    /// [`check_finite`](Self::check_finite) reports it.
+    /// [`check_finite`](Self::check_finite) reports it. In `f16` a gradient that is not finite makes this step alone change nothing,
+    /// and the next one scale its loss down, until that no longer helps.
     ///
     /// # Errors
     ///
@@ -176,7 +183,11 @@ impl<M: Module> Learner<M> {
             let sums = task.loss(self.model(), batch, &context);
             let loss = normalised(&sums, &whole)?;
             self.window.add(sums, size)?;
-            let more = GradientsParams::from_grads(loss.backward(), self.model());
+            let scaled = match &self.loss_scale {
+                Some(scale) => scale.scaled(loss.clone()),
+                None => loss.clone(),
+            };
+            let more = GradientsParams::from_grads(scaled.backward(), self.model());
             gradients = accumulate(self.model(), gradients, more);
             let loss = loss.inner();
             total = Some(match total {
@@ -200,8 +211,19 @@ impl<M: Module> Learner<M> {
     /// Clips the gradients and moves the parameters by them.
     fn update(&mut self, loss: Tensor<1>, gradients: GradientsParams, lr: f64) {
         let norm = global_norm(self.model(), &gradients).unwrap_or_else(|| loss.zeros_like());
-        let scale = clip_scale(&norm, self.max_grad_norm);
-        let skip = self.guard.observe(loss, norm.clone());
+        let (norm, scale, skip) = match &mut self.loss_scale {
+            Some(loss_scale) => {
+                let norm = loss_scale.unscaled(norm);
+                let scale = loss_scale.unscaled(clip_scale(&norm, self.max_grad_norm));
+                let overflow = loss_scale.observe(&norm);
+                let bad = self.guard.observe(loss, norm.clone().mask_fill(overflow.clone(), 0.0));
+                (norm, scale, bad.bool_or(overflow))
+            }
+            None => {
+                let scale = clip_scale(&norm, self.max_grad_norm);
+                (norm.clone(), scale, self.guard.observe(loss, norm))
+            }
+        };
         let update = Update { lr, scale, skip };
         self.model = self.model.take().map(|model| self.optimizer.step(model, gradients, &update));
         self.grad_norm = Some(norm);
@@ -219,12 +241,21 @@ impl<M: Module> Learner<M> {
             return Ok(None);
         }
         let norm = self.grad_norm.clone().unwrap_or_else(|| Tensor::full([1], f32::NAN, &self.device));
-        let (totals, mut values) = self.window.read([vec![norm], self.guard.scalars()].concat());
-        self.judge(Verdict::new(&values[1..]))?;
+        let loss_scale = self.loss_scale.iter().map(LossScale::scalar);
+        let values = self.guard.scalars().into_iter().chain([norm]).chain(loss_scale);
+        let (totals, values) = self.window.read(values.collect());
+        let (verdict, values) = values.split_at(values.len().min(Guard::SCALARS));
+        self.judge(Verdict::new(verdict))?;
         self.unchecked.clear();
         self.window = Accumulator::default();
-        let grad_norm = values.swap_remove(0);
-        Ok(Some(Window { loss: totals.loss(), totals, lr: self.last_lr, grad_norm }))
+        let grad_norm = values.first().copied().unwrap_or(f64::NAN);
+        Ok(Some(Window {
+            loss: totals.loss(),
+            totals,
+            lr: self.last_lr,
+            grad_norm,
+            loss_scale: values.get(1).copied(),
+        }))
     }
 
     /// Reads the sums of the window without ending it, for the state of a checkpoint.
@@ -333,14 +364,16 @@ impl<M: Module> Learner<M> {
         Ok(())
     }
 
-    /// Copies the state of the optimizer to the host, its number of updates included.
+    /// Copies the state of the optimizer to the host, its number of updates and the scale of the loss included.
     ///
     /// # Errors
     ///
     /// [`TrainError::NonFinite`], as [`export_parameters`](Self::export_parameters).
     pub fn export_optimizer(&self) -> Result<NamedTensors, TrainError> {
         self.check_finite()?;
-        Ok(self.optimizer.export(self.model()))
+        let mut tensors = self.optimizer.export(self.model());
+        tensors.extend(self.loss_scale.iter().map(|scale| (LOSS_SCALE.to_owned(), scale.export())));
+        Ok(tensors)
     }
 
     /// Continues from an exported state of the optimizer.
@@ -348,9 +381,18 @@ impl<M: Module> Learner<M> {
     /// # Errors
     ///
     /// When names or shapes don't agree with the model's. The optimizer is unchanged then.
-    pub fn load_optimizer(&mut self, tensors: NamedTensors) -> Result<(), TrainError> {
-        let Self { model: Some(model), optimizer, device, .. } = self else { return Ok(()) };
-        optimizer.load(model, tensors, device)
+    pub fn load_optimizer(&mut self, mut tensors: NamedTensors) -> Result<(), TrainError> {
+        let Self { model: Some(model), optimizer, device, loss_scale, .. } = self else { return Ok(()) };
+        let loaded = match loss_scale {
+            Some(_) => {
+                let at = tensors.iter().position(|(name, _)| name == LOSS_SCALE);
+                Some(LossScale::load(at.map(|at| tensors.swap_remove(at).1), device)?)
+            }
+            None => None,
+        };
+        optimizer.load(model, tensors, device)?;
+        *loss_scale = loaded;
+        Ok(())
     }
 }
 

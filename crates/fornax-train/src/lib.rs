@@ -14,6 +14,7 @@ mod exact;
 mod files;
 mod gradients;
 mod learner;
+mod loss_scale;
 mod memory;
 mod metrics;
 mod optimizer;

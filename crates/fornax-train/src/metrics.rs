@@ -30,6 +30,9 @@ pub struct TrainLine {
     pub lr: f64,
     /// Global gradient norm of the last step, before clipping.
     pub grad_norm: f64,
+    /// In `f16`, what the loss of the next step is multiplied by before it is differentiated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Tokens read since the run began.
     pub tokens: u64,
     /// Over the window, without evaluation and saving.
@@ -155,6 +158,7 @@ mod tests {
             nll: None,
             lr: 1e-3,
             grad_norm: 0.5,
+            loss_scale: None,
             tokens: step * 64,
             tokens_per_second: 1e3,
             step_ms: 64.0,

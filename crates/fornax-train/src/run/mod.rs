@@ -156,6 +156,7 @@ impl<M: Module> Run<M> {
             nll: window.totals.means().remove("nll"),
             lr: window.lr,
             grad_norm: window.grad_norm,
+            loss_scale: window.loss_scale,
             tokens: self.state.tokens,
             tokens_per_second: timing.tokens_per_second(),
             step_ms: timing.step_ms(),
