@@ -48,8 +48,9 @@ impl Probe {
     pub(crate) fn refusal(&self, precision: Precision) -> Option<String> {
         match (self.spec, precision) {
             (_, Precision::F32) => None,
-            (DeviceSpec::Family { family: Family::Flex, .. }, Precision::Bf16) => (!multiplies_bf16())
-                .then(|| "this CPU has no bf16 products (AVX512-BF16 or AMX), so it would be slower than f32".to_owned()),
+            (DeviceSpec::Family { family: Family::Flex, .. }, Precision::Bf16) => (!multiplies_bf16()).then(|| {
+                "this CPU has no bf16 products (AVX512-BF16 or AMX), so it would be slower than f32".to_owned()
+            }),
             (DeviceSpec::Family { family: Family::Flex, .. }, Precision::F16) => {
                 Some("it has no f16 matrix product, so it would be slower than f32".to_owned())
             }

@@ -85,17 +85,17 @@ impl LossScale {
 #[cfg(test)]
 mod tests {
     use burn::tensor::DType;
+    use fornax_backend::{Precision, test_device};
+    use fornax_ops::Context;
 
     use super::*;
     use crate::{
         BatchSize, Learner, LearnerSettings, Sums, Task, Term,
         testing::{Regression, Tiny, bits, learner, optimizer, rows},
     };
-    use fornax_backend::{Precision, test_device};
-    use fornax_ops::Context;
 
     fn half_learner() -> Learner<Tiny> {
-        let schedule = learner(optimizer()).schedule().clone();
+        let schedule = *learner(optimizer()).schedule();
         let (optimizer, precision) = (optimizer(), Precision::F16);
         let settings = LearnerSettings { optimizer, schedule, seed: 7, precision, checkpoint_blocks: false };
         Learner::new(Tiny::new(&test_device().autodiff()), settings).unwrap()
