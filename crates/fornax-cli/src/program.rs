@@ -58,9 +58,9 @@ impl<T, E: Into<anyhow::Error>> UsageContext<T> for Result<T, E> {
 ///
 /// Logs are set by `FORNAX_LOG` (`warn`, `debug`, `fornax_data=trace`, ...); the default is `info` for Fornax and every recipe
 /// and `error` for the frameworks and drivers below.
-pub fn main_with<A: Parser>(
+pub fn main_with<A: Parser + Send>(
     args: impl IntoIterator<Item = OsString>,
-    program: impl FnOnce(A) -> anyhow::Result<Ending>,
+    program: impl FnOnce(A) -> anyhow::Result<Ending> + Send,
 ) -> ExitCode {
     fornax_backend::calm_openmp();
     fornax_backend::pin_default_device();
@@ -81,7 +81,7 @@ pub fn main_with<A: Parser>(
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match catch_unwind(AssertUnwindSafe(|| program(args))) {
+    match catch_unwind(AssertUnwindSafe(|| on_a_worker(|| program(args)))) {
         Ok(Ok(Ending::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Ending::Interrupted)) => ExitCode::from(EXIT_INTERRUPTED as u8),
         // Whoever reads our output has enough of it, as `head` has.
@@ -92,6 +92,18 @@ pub fn main_with<A: Parser>(
         }
         Err(_) => ExitCode::from(1),
     }
+}
+
+/// Runs `program` on one of the threads that compute, instead of on one that hands them each operation and sleeps until it is done:
+/// on CPUs that is a good part of the time of a small model's step.
+fn on_a_worker<T: Send>(program: impl FnOnce() -> T + Send) -> T {
+    /// That of a main thread, which is four times what other threads get.
+    const STACK: usize = 8 << 20;
+
+    // It is there already where two programs run in one process, as in tests.
+    let _ = rayon::ThreadPoolBuilder::new().stack_size(STACK).build_global();
+    // Threads of our own (the data's) hand work to the pool, too, and a pool of one would never get to it.
+    if rayon::current_num_threads() > 1 { rayon::scope(|_| program()) } else { program() }
 }
 
 /// Prints a line on stderr. Where that fails, nobody is left to be told: `eprintln!` would panic, within a panic hook even abort.
