@@ -7,7 +7,7 @@ use burn::{
 
 use crate::{
     AttentionMask, Context, dropout,
-    fused::{Fused, Maybe, is_fused, rounds},
+    fused::{HostFused, Maybe, is_on_host, rounds},
     host::{
         attention::{Attention, Sizes},
         elementwise::Noise,
@@ -64,7 +64,7 @@ pub fn attention(
     context: &Context,
 ) -> Tensor<4> {
     let sizes = sizes(&query, &key, &value);
-    if !is_fused(&query.device()) {
+    if !is_on_host(&query.device()) {
         return reference(query, key, value, mask, bias, options, context);
     }
     let bias = fitted(bias, sizes);
@@ -95,7 +95,7 @@ pub fn packed_attention(
     let [batch, seq, width] = packed.dims();
     assert!(heads > 0 && width.is_multiple_of(3 * heads), "packed attention: {width} columns, {heads} heads");
     let head_dim = width / 3 / heads;
-    if !is_fused(&packed.device()) {
+    if !is_on_host(&packed.device()) {
         let part = |part: usize| {
             let part = packed.clone().narrow(2, part * width / 3, width / 3);
             part.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2)
@@ -431,7 +431,7 @@ mod tests {
         let (exact, rounded) = (run(Precision::F32), run(Precision::Bf16));
         // Where the CPU doesn't multiply in bfloat16, the fused form computes in `f32` whatever is asked for.
         let device = fornax_backend::test_device();
-        assert_eq!(exact == rounded, is_fused(&device) && rounds(Precision::Bf16, &device).is_none());
+        assert_eq!(exact == rounded, is_on_host(&device) && rounds(Precision::Bf16, &device).is_none());
         assert!(exact.iter().zip(&rounded).all(|(a, b)| (a - b).abs() < 0.03));
     }
 }

@@ -4,7 +4,7 @@ use burn::{
 };
 
 use crate::{
-    fused::{Fused, is_fused},
+    fused::{HostFused, is_on_host},
     slope::constant,
 };
 
@@ -64,7 +64,7 @@ pub fn smoothed_cross_entropy_sum(
     let [rows, _] = logits.dims();
     assert_eq!([rows], targets.dims(), "cross_entropy_sum: rows of logits against targets");
     assert!((0.0..1.0).contains(&smoothing), "cross_entropy_sum: smoothing {smoothing} is not in 0..1");
-    match is_fused(&logits.device()) {
+    match is_on_host(&logits.device()) {
         true => fused(logits, targets, ignore, smoothing),
         false => reference(logits, targets, ignore, smoothing),
     }
@@ -275,7 +275,7 @@ mod tests {
         assert_close("plain", &[evaluated(0.0)], &[total.ln() - logits[4]]);
         assert_eq!(evaluated(0.1), f64::INFINITY);
         // With a gradient: the reference form is NaN, the fused one right.
-        let fused = is_fused(&fornax_backend::test_device());
+        let fused = is_on_host(&fornax_backend::test_device());
         assert_eq!(run(&logits, &[4], -100, 0.0).0[0].is_nan(), !fused);
         assert_eq!(run(&logits, &[4], -100, 0.1).0[0] == f64::INFINITY, fused);
     }

@@ -3,7 +3,7 @@ use burn::{
     tensor::{Int, Tensor, module},
 };
 
-use crate::fused::{Fused, is_fused};
+use crate::fused::{HostFused, is_on_host};
 
 /// The rows of `weight` that `ids` name.
 ///
@@ -18,7 +18,7 @@ use crate::fused::{Fused, is_fused};
 /// On some backends, when an id is out of range; on others the result is undefined, so ids are checked on the host where
 /// they enter.
 pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
-    if !is_fused(&weight.device()) {
+    if !is_on_host(&weight.device()) {
         return module::embedding(weight, ids);
     }
     let ([batch, seq], [vocab_size, hidden_size]) = (ids.dims(), weight.dims());

@@ -6,7 +6,7 @@ use burn::{
 };
 
 use crate::{
-    fused::{Curve, Fused, is_fused},
+    fused::{Curve, HostFused, is_on_host},
     slope::{constant, with_slope},
 };
 
@@ -25,7 +25,7 @@ pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// The fused form of a function, where there is one.
 fn curve<const D: usize>(x: Tensor<D>, curve: Curve, reference: fn(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
-    if is_fused(&x.device()) {
+    if is_on_host(&x.device()) {
         return Tensor::from_dispatch(Dispatch::fused_activation(x.into_dispatch(), curve));
     }
     reference(x)

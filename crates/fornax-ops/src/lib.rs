@@ -12,6 +12,8 @@ mod attention;
 mod checkpoint;
 mod context;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 mod dropout;
 mod embedding;
 mod fused;

@@ -5,7 +5,7 @@ use burn::{
 
 use crate::{
     Context,
-    fused::{Fused, Maybe, rounds},
+    fused::{HostFused, Maybe, rounds},
 };
 
 /// `x · weight + bias`, the product in [`Context::precision`], the result in `f32`.

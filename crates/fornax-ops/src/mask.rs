@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, IntDType, Tensor};
 
-use crate::{fused::is_fused, host::attention::Mask};
+use crate::{fused::is_on_host, host::attention::Mask};
 
 /// What an additive mask adds to a forbidden score. Finite, because shader languages don't promise arithmetic with
 /// infinities, and large enough to absorb any score; a few of them still add up to a finite `f32`.
@@ -67,7 +67,7 @@ impl AttentionMask {
         device: &Device,
     ) -> AttentionMask {
         let shape = [batch, query_len, key_len];
-        let built = match is_fused(device) {
+        let built = match is_on_host(device) {
             true => Built::OnHost(self.on_host(causal, shape)),
             false => Built::Additive(self.additive(causal, shape, device)),
         };

@@ -3,12 +3,12 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::fused::{Fused, is_fused};
+use crate::fused::{HostFused, is_on_host};
 pub use crate::host::adamw::Factors as AdamWFactors;
 
 /// Whether [`adamw_step`] and [`sum_of_squares`] are there for tensors of `device`.
 pub fn steps_on_host(device: &Device) -> bool {
-    is_fused(device)
+    is_on_host(device)
 }
 
 /// One update of AdamW in one pass, on a device where [`steps_on_host`]: value, first and second moment after it, in the same

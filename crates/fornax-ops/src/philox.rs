@@ -6,13 +6,13 @@
 use crate::RandomKey;
 
 /// Blocks computed side by side, so that the compiler uses vector instructions.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 /// Numbers in one group of [`LANES`] blocks.
 pub(crate) const GROUP: usize = 4 * LANES;
 
-const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
-const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-const ROUNDS: usize = 10;
+pub(crate) const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
+pub(crate) const KEY_STEPS: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
+pub(crate) const ROUNDS: usize = 10;
 
 /// Group `index` of the stream of `key`: word `w` of block `index * LANES + lane` stands at `w * LANES + lane`.
 #[inline(always)]

@@ -1,8 +1,10 @@
 //! Fused forms of the operations of this crate: one pass over memory instead of one for each elementwise step, with backward
 //! passes of their own.
 //!
-//! [`Fused`] is implemented by the backends that compute in memory of the host, and by automatic differentiation over them.
-//! The functions of this crate take the fused form where [`is_fused`] says so, and their reference form elsewhere.
+//! What is fused where differs between devices, so there are three traits of operations: [`Fused`] everywhere, [`HostFused`] for
+//! backends that compute in memory of the host, [`CubeFused`] for those that CubeCL compiles kernels for. Each has one
+//! implementation for all its backends, in a graph and outside of one ([`Apply`]). The functions of this crate take the fused form
+//! where [`is_fused`], [`is_on_host`] or [`is_on_cube`] says so, and their reference form elsewhere.
 
 // Burn 0.23 drops LibTorch, which this stays for as long as 0.22 is pinned (docs/src/decisions.md).
 #![cfg_attr(feature = "libtorch", allow(deprecated))]
@@ -17,6 +19,8 @@ mod linear;
 mod linear_tiled;
 mod memory;
 mod norm;
+#[cfg(feature = "cube")]
+mod on_cube;
 mod operation;
 mod optimizer;
 #[cfg(test)]
@@ -25,10 +29,7 @@ mod tests;
 use std::sync::Arc;
 
 use burn::{
-    backend::{
-        Autodiff, AutodiffBackend, Backend, Dispatch, DispatchDevice, ExtensionType,
-        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
-    },
+    backend::{Backend, Dispatch, DispatchDevice, ExtensionType, backend_extension, tensor::FloatTensor},
     tensor::{Device, Tensor},
 };
 use fornax_backend::{Precision, multiplies_bf16};
@@ -43,7 +44,7 @@ use self::{
     linear::{Linear, LinearKernel},
     memory::HostMemory,
     norm::Norm,
-    operation::{compute, record},
+    operation::{Apply, Operation},
 };
 #[cfg(target_arch = "x86_64")]
 use crate::host::tiled::{Factors, pays_in_f32};
@@ -51,6 +52,7 @@ use crate::host::{adamw::Factors as AdamWFactors, attention::Attention, elementw
 
 /// A tensor that may be absent.
 #[derive(ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
 pub(crate) enum Maybe<B: Backend> {
     /// It is there.
     Some(FloatTensor<B>),
@@ -67,26 +69,24 @@ impl<B: Backend> Maybe<B> {
     }
 }
 
-impl Maybe<Dispatch> {
-    pub(crate) fn new<const D: usize>(tensor: Option<Tensor<D>>) -> Self {
-        match tensor {
-            Some(tensor) => Self::Some(tensor.into_dispatch()),
-            None => Self::None,
-        }
+impl<B: Backend> From<Option<FloatTensor<B>>> for Maybe<B> {
+    fn from(tensor: Option<FloatTensor<B>>) -> Self {
+        tensor.map_or(Self::None, Self::Some)
     }
 }
 
-/// The fused operations. Tensors are `f32`; shapes are those of the functions of this crate that call them.
-#[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub(crate) trait Fused: Backend {
-    /// The factors rounded to bfloat16 or not.
-    fn fused_linear(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        #[extension_type] bias: Maybe<Self>,
-        bf16: bool,
-    ) -> FloatTensor<Self>;
+impl Maybe<Dispatch> {
+    pub(crate) fn new<const D: usize>(tensor: Option<Tensor<D>>) -> Self {
+        tensor.map(Tensor::into_dispatch).into()
+    }
+}
 
+/// The operations that every device with fused forms has. Tensors are `f32`; shapes are those of the functions of this crate that
+/// call them.
+#[backend_extension(
+    Cube: cfg(feature = "cube"), Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff
+)]
+pub(crate) trait Fused: Backend {
     fn fused_norm(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -95,9 +95,42 @@ pub(crate) trait Fused: Backend {
         eps: f32,
     ) -> FloatTensor<Self>;
 
-    fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
-
     fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
+}
+
+impl<A: Apply> Fused for A
+where
+    Norm: Operation<A::Inner, 3>,
+    Dropout: Operation<A::Inner, 1>,
+{
+    fn fused_norm(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: Maybe<Self>,
+        centre: Centre,
+        eps: f32,
+    ) -> FloatTensor<Self> {
+        Self::apply(Norm { centre, eps }, [Some(x), Some(gamma), beta.option()])
+    }
+
+    fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
+        Self::apply(Dropout(noise), [Some(x)])
+    }
+}
+
+/// The operations of backends that compute in memory of the host. Tensors are `f32`; shapes are those of the functions of this
+/// crate that call them.
+#[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff)]
+pub(crate) trait HostFused: Backend {
+    /// The factors rounded to bfloat16 or not.
+    fn fused_linear(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+        bf16: bool,
+    ) -> FloatTensor<Self>;
+
+    fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
 
     /// Loss, negative log-likelihood, count and correct ones, `[4]`; the first alone has a gradient.
     fn fused_cross_entropy(
@@ -137,100 +170,12 @@ pub(crate) trait Fused: Backend {
     fn fused_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-/// A backend with everything that the fused operations are made of.
+/// A backend with everything that the operations of [`HostFused`] are made of.
 pub(crate) trait Kernels: HostMemory + LinearKernel {}
 
 impl<B: HostMemory + LinearKernel> Kernels for B {}
 
-/// The implementation of [`Fused`] for a backend with [`Kernels`].
-macro_rules! fused_on {
-    ($backend:ty) => {
-        impl Fused for $backend {
-            fn fused_linear(
-                x: FloatTensor<Self>,
-                weight: FloatTensor<Self>,
-                bias: Maybe<Self>,
-                bf16: bool,
-            ) -> FloatTensor<Self> {
-                #[cfg(target_arch = "x86_64")]
-                if let Some(factors) = tiled(&x, &weight, bf16) {
-                    let linear = linear_tiled::TiledLinear(factors);
-                    return compute::<Self, _, _>(linear, [Some(x), Some(weight), bias.option()]);
-                }
-                compute::<Self, _, _>(Linear, [Some(x), Some(weight), bias.option()])
-            }
-
-            fn fused_norm(
-                x: FloatTensor<Self>,
-                gamma: FloatTensor<Self>,
-                beta: Maybe<Self>,
-                centre: Centre,
-                eps: f32,
-            ) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Norm { centre, eps }, [Some(x), Some(gamma), beta.option()])
-            }
-
-            fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Activation(curve), [Some(x)])
-            }
-
-            fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Dropout(noise), [Some(x)])
-            }
-
-            fn fused_cross_entropy(
-                logits: FloatTensor<Self>,
-                targets: Arc<[Option<usize>]>,
-                smoothing: f32,
-            ) -> FloatTensor<Self> {
-                compute::<Self, _, _>(CrossEntropySums { targets, smoothing }, [Some(logits)])
-            }
-
-            fn fused_embedding(table: FloatTensor<Self>, ids: Arc<[usize]>) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Embedding { ids }, [Some(table)])
-            }
-
-            fn fused_attention(
-                query: FloatTensor<Self>,
-                key: FloatTensor<Self>,
-                value: FloatTensor<Self>,
-                bias: Maybe<Self>,
-                attention: Arc<Attention>,
-            ) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Attend(attention), [Some(query), Some(key), Some(value), bias.option()])
-            }
-
-            fn fused_packed_attention(
-                packed: FloatTensor<Self>,
-                bias: Maybe<Self>,
-                attention: Arc<Attention>,
-            ) -> FloatTensor<Self> {
-                compute::<Self, _, _>(Attend(attention), [Some(packed), bias.option()])
-            }
-
-            fn fused_adamw(
-                value: FloatTensor<Self>,
-                first: FloatTensor<Self>,
-                second: FloatTensor<Self>,
-                gradient: FloatTensor<Self>,
-                factors: AdamWFactors,
-            ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-                optimizer::adamw::<Self>([value, first, second], gradient, &factors)
-            }
-
-            fn fused_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
-                optimizer::sum_of_squares::<Self>(x)
-            }
-        }
-    };
-}
-
-#[cfg(feature = "flex")]
-fused_on!(burn::backend::Flex);
-#[cfg(feature = "libtorch")]
-fused_on!(burn::backend::LibTorch);
-
-impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
+impl<A: Apply<Inner: Kernels>> HostFused for A {
     fn fused_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -239,28 +184,13 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         #[cfg(target_arch = "x86_64")]
         if let Some(factors) = tiled(&x, &weight, bf16) {
-            let linear = linear_tiled::TiledLinear(factors);
-            return record::<B, C, _, 3>(linear, [Some(x), Some(weight), bias.option()]);
+            return Self::apply(linear_tiled::TiledLinear(factors), [Some(x), Some(weight), bias.option()]);
         }
-        record::<B, C, _, 3>(Linear, [Some(x), Some(weight), bias.option()])
-    }
-
-    fn fused_norm(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: Maybe<Self>,
-        centre: Centre,
-        eps: f32,
-    ) -> FloatTensor<Self> {
-        record::<B, C, _, 3>(Norm { centre, eps }, [Some(x), Some(gamma), beta.option()])
+        Self::apply(Linear, [Some(x), Some(weight), bias.option()])
     }
 
     fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
-        record::<B, C, _, 1>(Activation(curve), [Some(x)])
-    }
-
-    fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
-        record::<B, C, _, 1>(Dropout(noise), [Some(x)])
+        Self::apply(Activation(curve), [Some(x)])
     }
 
     fn fused_cross_entropy(
@@ -268,11 +198,11 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         targets: Arc<[Option<usize>]>,
         smoothing: f32,
     ) -> FloatTensor<Self> {
-        record::<B, C, _, 1>(CrossEntropySums { targets, smoothing }, [Some(logits)])
+        Self::apply(CrossEntropySums { targets, smoothing }, [Some(logits)])
     }
 
     fn fused_embedding(table: FloatTensor<Self>, ids: Arc<[usize]>) -> FloatTensor<Self> {
-        record::<B, C, _, 1>(Embedding { ids }, [Some(table)])
+        Self::apply(Embedding { ids }, [Some(table)])
     }
 
     fn fused_attention(
@@ -282,7 +212,7 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         bias: Maybe<Self>,
         attention: Arc<Attention>,
     ) -> FloatTensor<Self> {
-        record::<B, C, _, 4>(Attend(attention), [Some(query), Some(key), Some(value), bias.option()])
+        Self::apply(Attend(attention), [Some(query), Some(key), Some(value), bias.option()])
     }
 
     fn fused_packed_attention(
@@ -290,7 +220,7 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         bias: Maybe<Self>,
         attention: Arc<Attention>,
     ) -> FloatTensor<Self> {
-        record::<B, C, _, 2>(Attend(attention), [Some(packed), bias.option()])
+        Self::apply(Attend(attention), [Some(packed), bias.option()])
     }
 
     fn fused_adamw(
@@ -300,13 +230,13 @@ impl<B: Fused + Kernels, C: CheckpointStrategy> Fused for Autodiff<B, C> {
         gradient: FloatTensor<Self>,
         factors: AdamWFactors,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let [value, first, second, gradient] = [value, first, second, gradient].map(|tensor| tensor.into_primitive());
-        let (value, first, second) = B::fused_adamw(value, first, second, gradient, factors);
-        (Self::from_inner(value), Self::from_inner(first), Self::from_inner(second))
+        let (state, gradient) = ([value, first, second].map(Self::lower), Self::lower(gradient));
+        let (value, first, second) = optimizer::adamw::<A::Inner>(state, gradient, &factors);
+        (Self::lift(value), Self::lift(first), Self::lift(second))
     }
 
     fn fused_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::from_inner(B::fused_sum_of_squares(x.into_primitive()))
+        Self::lift(optimizer::sum_of_squares::<A::Inner>(Self::lower(x)))
     }
 }
 
@@ -343,14 +273,33 @@ fn host(device: &DispatchDevice) -> Option<Host> {
     }
 }
 
-/// Whether tensors of `device` take the fused forms.
-pub(crate) fn is_fused(device: &Device) -> bool {
+/// Whether tensors of `device` take the forms of [`HostFused`].
+pub(crate) fn is_on_host(device: &Device) -> bool {
     host(device.as_dispatch()).is_some()
+}
+
+/// Whether tensors of `device` take the forms of [`CubeFused`], where these suit their shapes.
+pub(crate) fn is_on_cube(device: &Device) -> bool {
+    fn is_cube(device: &DispatchDevice) -> bool {
+        #[allow(unreachable_patterns)]
+        match device {
+            DispatchDevice::Autodiff(device) => is_cube(device),
+            #[cfg(feature = "cube")]
+            DispatchDevice::Cube(_) => true,
+            _ => false,
+        }
+    }
+    is_cube(device.as_dispatch())
+}
+
+/// Whether tensors of `device` take the forms of [`Fused`].
+pub(crate) fn is_fused(device: &Device) -> bool {
+    is_on_host(device) || is_on_cube(device)
 }
 
 /// Whether products on `device` round their factors to bfloat16 themselves; `None` where this precision has no fused form.
 pub(crate) fn rounds(precision: Precision, device: &Device) -> Option<bool> {
-    if !is_fused(device) {
+    if !is_on_host(device) {
         return None;
     }
     match precision {

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 
 use burn::backend::{
-    Autodiff, Backend,
+    Autodiff, AutodiffBackend, Backend,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
@@ -49,35 +49,82 @@ impl<B: Backend, O: Operation<B, N>, const N: usize> Backward<B, N> for Node<O> 
     }
 }
 
-/// Applies `operation` outside of a graph.
-pub(crate) fn compute<B: Backend, O: Operation<B, N>, const N: usize>(
-    operation: O,
-    inputs: [Option<FloatTensor<B>>; N],
-) -> FloatTensor<B> {
-    operation.compute(inputs)
+/// A backend that fused operations are applied on, outside of a graph or in one.
+pub(crate) trait Apply: Backend {
+    /// The one that computes.
+    type Inner: Backend;
+
+    fn apply<O: Operation<Self::Inner, N>, const N: usize>(
+        operation: O,
+        inputs: [Option<FloatTensor<Self>>; N],
+    ) -> FloatTensor<Self>;
+
+    /// The tensor outside of the graph.
+    fn lower(tensor: FloatTensor<Self>) -> FloatTensor<Self::Inner>;
+
+    /// A tensor without a gradient.
+    fn lift(tensor: FloatTensor<Self::Inner>) -> FloatTensor<Self>;
 }
 
-/// Applies `operation` in a graph. The first input is there.
-#[allow(clippy::expect_used)]
-pub(crate) fn record<B, C, O, const N: usize>(
-    operation: O,
-    inputs: [Option<FloatTensor<Autodiff<B, C>>>; N],
-) -> FloatTensor<Autodiff<B, C>>
-where
-    B: Backend,
-    C: CheckpointStrategy,
-    O: Operation<B, N>,
-{
-    let first = inputs[0].as_ref().expect("the first input of an operation is there");
-    // An absent input stands for the first one in the graph, but never gets a gradient.
-    let nodes = inputs.each_ref().map(|input| input.as_ref().unwrap_or(first).node());
-    let present = inputs.each_ref().map(Option::is_some);
-    let inputs = inputs.map(|input| input.map(|tensor| tensor.into_primitive()));
-    match Node(operation.clone()).prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(step) => {
-            let (output, saved) = operation.forward(inputs);
-            step.finish((saved, present), output)
+/// [`Apply`] for a backend that computes itself.
+macro_rules! applied_by {
+    ($backend:ty) => {
+        impl Apply for $backend {
+            type Inner = Self;
+
+            fn apply<O: Operation<Self, N>, const N: usize>(
+                operation: O,
+                inputs: [Option<FloatTensor<Self>>; N],
+            ) -> FloatTensor<Self> {
+                operation.compute(inputs)
+            }
+
+            fn lower(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+                tensor
+            }
+
+            fn lift(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+                tensor
+            }
         }
-        OpsKind::UnTracked(step) => step.finish(operation.compute(inputs)),
+    };
+}
+
+#[cfg(feature = "cube")]
+applied_by!(burn::backend::Cube);
+#[cfg(feature = "flex")]
+applied_by!(burn::backend::Flex);
+#[cfg(feature = "libtorch")]
+applied_by!(burn::backend::LibTorch);
+
+impl<B: Backend, C: CheckpointStrategy> Apply for Autodiff<B, C> {
+    type Inner = B;
+
+    /// The first input is there.
+    #[allow(clippy::expect_used)]
+    fn apply<O: Operation<B, N>, const N: usize>(
+        operation: O,
+        inputs: [Option<FloatTensor<Self>>; N],
+    ) -> FloatTensor<Self> {
+        let first = inputs[0].as_ref().expect("the first input of an operation is there");
+        // An absent input stands for the first one in the graph, but never gets a gradient.
+        let nodes = inputs.each_ref().map(|input| input.as_ref().unwrap_or(first).node());
+        let present = inputs.each_ref().map(Option::is_some);
+        let inputs = inputs.map(|input| input.map(Self::lower));
+        match Node(operation.clone()).prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(step) => {
+                let (output, saved) = operation.forward(inputs);
+                step.finish((saved, present), output)
+            }
+            OpsKind::UnTracked(step) => step.finish(operation.compute(inputs)),
+        }
+    }
+
+    fn lower(tensor: FloatTensor<Self>) -> FloatTensor<B> {
+        tensor.into_primitive()
+    }
+
+    fn lift(tensor: FloatTensor<B>) -> FloatTensor<Self> {
+        Self::from_inner(tensor)
     }
 }

@@ -4,15 +4,15 @@ use burn::tensor::{FloatDType, Int, Tensor, TensorData};
 use fornax_backend::{Precision, test_device};
 use proptest::prelude::*;
 
-use super::{is_fused, rounds};
+use super::{is_fused, is_on_host, rounds};
 use crate::{
     AttentionMask, AttentionOptions, Context, attention, cross_entropy, dropout, embedding, gelu,
     host::elementwise::Noise, linear, norm, packed_attention, relu, smoothed_cross_entropy_sum, testing::*,
 };
 
-/// Whether the device under test has something to compare.
-fn fused() -> bool {
-    is_fused(&test_device())
+/// Whether the device under test computes in memory of the host.
+fn on_host() -> bool {
+    is_on_host(&test_device())
 }
 
 /// How far two numbers may be apart: a share of the largest one, and a distance.
@@ -75,8 +75,8 @@ fn ints<const D: usize>(values: Vec<i64>, shape: [usize; D]) -> Tensor<D, Int> {
 
 /// More rows than a piece has, and sizes around the width of vectors.
 #[test]
-fn elementwise_operations_and_norms() {
-    if !fused() {
+fn activations() {
+    if !on_host() {
         return;
     }
     for shape in [[1, 1], [3, 31], [200, 33], [700, 64]] {
@@ -84,9 +84,23 @@ fn elementwise_operations_and_norms() {
         agree(&x, |x| gelu(x[0].clone()), |x| gelu::gelu_reference(x[0].clone()));
         agree(&x, |x| gelu::gelu_tanh(x[0].clone()), |x| gelu::gelu_tanh_reference(x[0].clone()));
         agree(&x, |x| relu(x[0].clone()), |x| burn::tensor::activation::relu(x[0].clone()));
+    }
+}
+
+/// More rows than a piece has, and sizes around the width of vectors and the units of a cube.
+#[test]
+fn norms_and_dropout() {
+    if !is_fused(&test_device()) {
+        return;
+    }
+    for shape in [[1, 1], [3, 31], [200, 33], [700, 64], [65, 300]] {
         let context = training(5);
         let noise = Noise::new(0.3, context.key());
-        agree(&x, |x| dropout(x[0].clone(), 0.3, &context), |x| dropout::reference(x[0].clone(), noise));
+        agree(
+            &[input(shape, 1)],
+            |x| dropout(x[0].clone(), 0.3, &context),
+            |x| dropout::reference(x[0].clone(), noise),
+        );
 
         let inputs = [input(shape, 1), input([1, shape[1]], 2), input([1, shape[1]], 3)];
         let vector = |x: &Tensor<2>| x.clone().reshape([shape[1]]);
@@ -95,10 +109,12 @@ fn elementwise_operations_and_norms() {
             |x| norm::layer_norm(x[0].clone(), vector(&x[1]), Some(vector(&x[2])), 1e-5),
             |x| norm::layer_norm_reference(x[0].clone(), vector(&x[1]), Some(vector(&x[2])), 1e-5),
         );
+        // An input that is a view.
+        let turned = [input([shape[1], shape[0]], 1), input([1, shape[1]], 2)];
         agree(
-            &inputs[..2],
-            |x| norm::rms_norm(x[0].clone(), vector(&x[1]), 1e-6),
-            |x| norm::rms_norm_reference(x[0].clone(), vector(&x[1]), 1e-6),
+            &turned,
+            |x| norm::rms_norm(x[0].clone().transpose(), vector(&x[1]), 1e-6),
+            |x| norm::rms_norm_reference(x[0].clone().transpose(), vector(&x[1]), 1e-6),
         );
     }
 }
@@ -106,7 +122,7 @@ fn elementwise_operations_and_norms() {
 /// A weight as it is, and one that is another tensor's transpose, as in a tied head.
 #[test]
 fn linear_maps() {
-    if !fused() {
+    if !on_host() {
         return;
     }
     for [rows, inputs, outputs] in [[1, 1, 1], [5, 7, 3], [130, 33, 65]] {
@@ -160,7 +176,7 @@ fn linear_maps_in_bf16() {
 
 #[test]
 fn tables_and_losses() {
-    if !fused() {
+    if !on_host() {
         return;
     }
     let ids: Vec<i64> = (0..150).map(|i| i * i % 41).collect();
@@ -261,7 +277,7 @@ proptest! {
     /// Any sizes, masks and biases, shared between rows and heads or not.
     #[test]
     fn attention_of_separate_tensors(case in cases()) {
-        if !fused() {
+        if !on_host() {
             return Ok(());
         }
         let Case { batch, kv_heads, group, query_len, more_keys, head_dim, value_dim, .. } = case;
@@ -288,7 +304,7 @@ proptest! {
 
     #[test]
     fn attention_of_one_tensor(case in cases()) {
-        if !fused() {
+        if !on_host() {
             return Ok(());
         }
         let case = Case { more_keys: 0, ..case };

@@ -70,10 +70,10 @@ pub(crate) fn gelu_tanh_slope(x: f32) -> f32 {
 /// What dropout multiplies elements with: 0 or `1 / (1 - probability)`, as a function of key and position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Noise {
-    key: RandomKey,
+    pub(crate) key: RandomKey,
     /// An element is dropped when its 32 bits, as a fraction of 2³², are below the probability.
-    threshold: u32,
-    scale: f32,
+    pub(crate) threshold: u32,
+    pub(crate) scale: f32,
 }
 
 impl Noise {

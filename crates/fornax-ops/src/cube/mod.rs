@@ -1,0 +1,48 @@
+//! Kernels for the devices that CubeCL compiles for (Vulkan, Metal, WebGPU and others), in `f32`.
+//!
+//! A cube is a workgroup, its units are threads. Sums are added up in an order that the shapes alone fix, without atomics, so
+//! that results are the same in each run. Nothing needs subgroups.
+
+pub(crate) mod dropout;
+pub(crate) mod norm;
+mod philox;
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{
+    cubecl::{self, calculate_cube_count_elemwise, prelude::*},
+    ops::numeric::empty_device_contiguous_dtype,
+    tensor::CubeTensor,
+};
+
+/// Units of a cube that works on a row; a power of two, which [`cube_sum`] needs, that every device has.
+const UNITS: usize = 128;
+
+/// A tensor beside `like`, of which a kernel will write every number.
+fn create(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), DType::F32)
+}
+
+/// At least `count` cubes, over as many axes as the device's limits ask for; `CUBE_POS` counts through all of them.
+fn cubes(client: &Client, count: usize) -> CubeCount {
+    calculate_cube_count_elemwise(client, count, CubeDim::new_1d(1))
+}
+
+/// The sum of `value` over all units of a cube, which each of them gets. `scratch` has a place for each unit.
+#[cube]
+fn cube_sum(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
+    let unit = UNIT_POS as usize;
+    // All units have read the result of the sum before.
+    sync_cube();
+    scratch[unit] = value;
+    let mut width = CUBE_DIM as usize / 2;
+    while width > 0 {
+        sync_cube();
+        if unit < width {
+            let other = scratch[unit + width];
+            scratch[unit] += other;
+        }
+        width /= 2;
+    }
+    sync_cube();
+    scratch[0]
+}
