@@ -4,7 +4,7 @@ use burn::{
 };
 
 use crate::{
-    fused::{HostFused, is_on_host},
+    fused::{CubeFused, HostFused, is_on_cube, is_on_host},
     slope::constant,
 };
 
@@ -27,8 +27,8 @@ pub struct CrossEntropy {
 /// `ignore` may be any number, also one that is no class (-100). A batch without a target gives zeros.
 ///
 /// The softmax is in `f32` and safe for finite logits of any size. The reference form computes the gradient in closed form
-/// with the loss and keeps it for the backward pass: one tensor of the logits' size. The fused form, on CPUs, keeps a number a
-/// row.
+/// with the loss and keeps it for the backward pass: one tensor of the logits' size. The fused form keeps a
+/// number or two a row.
 ///
 /// # Shapes
 ///
@@ -64,13 +64,31 @@ pub fn smoothed_cross_entropy_sum(
     let [rows, _] = logits.dims();
     assert_eq!([rows], targets.dims(), "cross_entropy_sum: rows of logits against targets");
     assert!((0.0..1.0).contains(&smoothing), "cross_entropy_sum: smoothing {smoothing} is not in 0..1");
-    match is_on_host(&logits.device()) {
-        true => fused(logits, targets, ignore, smoothing),
-        false => reference(logits, targets, ignore, smoothing),
+    let device = logits.device();
+    if is_on_host(&device) {
+        return split(on_host(logits, targets, ignore, smoothing));
     }
+    if is_on_cube(&device) {
+        return split(on_cube(logits, targets, ignore, smoothing));
+    }
+    reference(logits, targets, ignore, smoothing)
 }
 
-fn fused(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64) -> CrossEntropy {
+/// The four sums by name.
+fn split(sums: Tensor<1>) -> CrossEntropy {
+    let [negative_log_likelihood, count, correct] = [1, 2, 3].map(|i| constant(&sums).narrow(0, i, 1));
+    CrossEntropy { sum: sums.narrow(0, 0, 1), negative_log_likelihood, count, correct }
+}
+
+fn on_cube(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64) -> Tensor<1> {
+    let targets = targets.cast(IntDType::I32).into_dispatch();
+    // What is no `i32` is no target either; nor is the smallest one.
+    let ignore = i32::try_from(ignore).unwrap_or(i32::MIN);
+    let sums = Dispatch::cube_cross_entropy(logits.into_dispatch(), targets, ignore, smoothing as f32);
+    Tensor::from_dispatch(sums)
+}
+
+fn on_host(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64) -> Tensor<1> {
     let classes = logits.dims()[1];
     let class = |target: i64| {
         let class = usize::try_from(target).ok().filter(|class| *class < classes);
@@ -78,10 +96,7 @@ fn fused(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64
         class.filter(|_| target != ignore)
     };
     let targets = targets.into_data().iter::<i64>().map(class).collect();
-    let sums = Dispatch::fused_cross_entropy(logits.into_dispatch(), targets, smoothing as f32);
-    let sums = Tensor::<1>::from_dispatch(sums);
-    let [negative_log_likelihood, count, correct] = [1, 2, 3].map(|i| constant(&sums).narrow(0, i, 1));
-    CrossEntropy { sum: sums.narrow(0, 0, 1), negative_log_likelihood, count, correct }
+    Tensor::from_dispatch(Dispatch::fused_cross_entropy(logits.into_dispatch(), targets, smoothing as f32))
 }
 
 /// [`smoothed_cross_entropy_sum`] in tensor operations.
@@ -275,7 +290,7 @@ mod tests {
         assert_close("plain", &[evaluated(0.0)], &[total.ln() - logits[4]]);
         assert_eq!(evaluated(0.1), f64::INFINITY);
         // With a gradient: the reference form is NaN, the fused one right.
-        let fused = is_on_host(&fornax_backend::test_device());
+        let fused = crate::fused::is_fused(&fornax_backend::test_device());
         assert_eq!(run(&logits, &[4], -100, 0.0).0[0].is_nan(), !fused);
         assert_eq!(run(&logits, &[4], -100, 0.1).0[0] == f64::INFINITY, fused);
     }

@@ -3,6 +3,7 @@
 //! A cube is a workgroup, its units are threads. Sums are added up in an order that the shapes alone fix, without atomics, so
 //! that results are the same in each run. Nothing needs subgroups.
 
+pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod norm;
 mod philox;
@@ -14,7 +15,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-/// Units of a cube that works on a row; a power of two, which [`cube_sum`] needs, that every device has.
+/// Units of a cube that works on a row; a power of two, which [`fold`] needs, that every device has.
 const UNITS: usize = 128;
 
 /// A tensor beside `like`, of which a kernel will write every number.
@@ -30,16 +31,27 @@ fn cubes(client: &Client, count: usize) -> CubeCount {
 /// The sum of `value` over all units of a cube, which each of them gets. `scratch` has a place for each unit.
 #[cube]
 fn cube_sum(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
+    fold(value, scratch, false)
+}
+
+/// The largest `value`, likewise.
+#[cube]
+fn cube_max(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
+    fold(value, scratch, true)
+}
+
+#[cube]
+fn fold(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
     let unit = UNIT_POS as usize;
-    // All units have read the result of the sum before.
+    // All units have read the result of the one before.
     sync_cube();
     scratch[unit] = value;
     let mut width = CUBE_DIM as usize / 2;
     while width > 0 {
         sync_cube();
         if unit < width {
-            let other = scratch[unit + width];
-            scratch[unit] += other;
+            let (own, other) = (scratch[unit], scratch[unit + width]);
+            scratch[unit] = if largest { max(own, other) } else { own + other };
         }
         width /= 2;
     }

@@ -29,7 +29,10 @@ mod tests;
 use std::sync::Arc;
 
 use burn::{
-    backend::{Backend, Dispatch, DispatchDevice, ExtensionType, backend_extension, tensor::FloatTensor},
+    backend::{
+        Backend, Dispatch, DispatchDevice, ExtensionType, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
     tensor::{Device, Tensor},
 };
 use fornax_backend::{Precision, multiplies_bf16};
@@ -249,6 +252,19 @@ fn tiled<T: burn::backend::TensorMetadata>(x: &T, weight: &T, bf16: bool) -> Opt
         true => Some(Factors::Bf16),
         false => pays_in_f32([rows, inputs, outputs]).then_some(Factors::F32),
     }
+}
+
+/// The operations of Cube devices that take what is on the device already. Tensors are `f32` and `i32`; shapes are those of the
+/// functions of this crate that call them.
+#[backend_extension(Cube: cfg(feature = "cube"), Autodiff: cfg(feature = "cube"))]
+pub(crate) trait CubeFused: Backend {
+    /// As [`HostFused::fused_cross_entropy`], over the targets other than `ignore`.
+    fn cube_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        ignore: i32,
+        smoothing: f32,
+    ) -> FloatTensor<Self>;
 }
 
 /// A backend that computes in memory of the host.

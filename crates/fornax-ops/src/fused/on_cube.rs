@@ -1,11 +1,23 @@
 //! The operations of Cube devices: kernels of [`cube`](crate::cube), queued among those that Burn fuses.
 
-use burn::backend::{Backend, Cube, backend_extension, fusion::custom::TensorSpec, tensor::FloatTensor};
+use burn::{
+    backend::{
+        Backend, BackendTypes, Cube, backend_extension,
+        fusion::custom::TensorSpec,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::Shape,
+};
 use burn_cubecl::CubeBackend;
 
-use super::{Maybe, dropout::Dropout, norm::Norm, operation::Operation};
+use super::{
+    CubeFused, Maybe,
+    dropout::Dropout,
+    norm::Norm,
+    operation::{Apply, Operation},
+};
 use crate::{
-    cube,
+    cube::{self, cross_entropy::Target},
     host::{elementwise::Noise, norm::Centre},
 };
 
@@ -41,13 +53,35 @@ pub(crate) trait CubeKernels: Backend {
         gradient: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
+    /// The sums, and two numbers a row for the backward pass.
+    #[fusion(meta = |logits, targets, _target| (like(logits, [4]), like(logits, [targets.shape[0], 2])))]
+    fn cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        target: Target,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of the logits.
+    #[fusion(meta = |logits, _targets, _saved, _gradient, _target| logits.clone())]
+    fn cross_entropy_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        saved: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        target: Target,
+    ) -> FloatTensor<Self>;
+
     #[fusion(meta = |x, _noise| x.clone())]
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
 }
 
 fn statistics(x: &TensorSpec, gamma: &TensorSpec) -> TensorSpec {
-    let rows = x.shape.num_elements() / gamma.shape.num_elements().max(1);
-    TensorSpec::new([rows, 2].into(), x.dtype)
+    like(x, [x.shape.num_elements() / gamma.shape.num_elements().max(1), 2])
+}
+
+/// Another shape in the same type.
+fn like(tensor: &TensorSpec, shape: impl Into<Shape>) -> TensorSpec {
+    TensorSpec::new(shape.into(), tensor.dtype)
 }
 
 impl CubeKernels for CubeBackend {
@@ -80,8 +114,40 @@ impl CubeKernels for CubeBackend {
         cube::norm::parameters_backward(x, gamma, statistics, gradient)
     }
 
+    fn cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        target: Target,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        cube::cross_entropy::forward(logits, targets, target)
+    }
+
+    fn cross_entropy_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        saved: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        target: Target,
+    ) -> FloatTensor<Self> {
+        cube::cross_entropy::backward(logits, targets, saved, gradient, target)
+    }
+
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
         cube::dropout::apply(x, &noise)
+    }
+}
+
+impl<A> CubeFused for A
+where
+    A: Apply<Inner = Cube> + BackendTypes<IntTensorPrimitive = IntTensor<Cube>>,
+{
+    fn cube_cross_entropy(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        ignore: i32,
+        smoothing: f32,
+    ) -> FloatTensor<Self> {
+        Self::apply(CrossEntropySums { targets, target: Target { ignore, smoothing } }, [Some(logits)])
     }
 }
 
@@ -120,5 +186,34 @@ impl Operation<Cube, 1> for Dropout {
 
     fn backward(&self, (): (), gradient: FloatTensor<Cube>, _: [bool; 1]) -> [Option<FloatTensor<Cube>>; 1] {
         [Some(Cube::drop_out(gradient, self.0))]
+    }
+}
+
+/// The sums of a cross-entropy, `[4]`: loss, negative log-likelihood, count, correct ones.
+#[derive(Clone, Debug)]
+struct CrossEntropySums {
+    /// `[rows]`
+    targets: IntTensor<Cube>,
+    target: Target,
+}
+
+impl Operation<Cube, 1> for CrossEntropySums {
+    /// The logits, and two numbers a row.
+    type Saved = [FloatTensor<Cube>; 2];
+
+    #[allow(clippy::expect_used)]
+    fn forward(&self, [logits]: [Option<FloatTensor<Cube>>; 1]) -> (FloatTensor<Cube>, Self::Saved) {
+        let logits = logits.expect("logits");
+        let (sums, saved) = Cube::cross_entropy(logits.clone(), self.targets.clone(), self.target);
+        (sums, [logits, saved])
+    }
+
+    fn backward(
+        &self,
+        [logits, saved]: Self::Saved,
+        gradient: FloatTensor<Cube>,
+        _: [bool; 1],
+    ) -> [Option<FloatTensor<Cube>>; 1] {
+        [Some(Cube::cross_entropy_backward(logits, self.targets.clone(), saved, gradient, self.target))]
     }
 }
