@@ -7,7 +7,7 @@ use burn::{
 
 use crate::{
     AttentionMask, Context, dropout,
-    fused::{HostFused, Maybe, is_on_host, rounds},
+    fused::{AttentionInputs, CubeFused, HostFused, Maybe, Rules, is_on_host, rounds, takes_attention},
     host::{
         attention::{Attention, Sizes},
         elementwise::Noise,
@@ -39,8 +39,10 @@ pub struct AttentionOptions {
 /// The matrix products run in [`Context::precision`] or better, the softmax in `f32`. A query that may attend to nothing gives
 /// zeros and passes no gradient.
 ///
-/// The fused form, on CPUs, never holds the scores of all queries, and keeps a number a query for the backward pass. The reference form keeps the scores `[batch, heads, query_len, key_len]`. Both divide by the sum of
-/// the exponentials after the product with the values, where a row has `head_dim` numbers instead of `key_len`.
+/// The fused form, on CPUs and, in `f32` with heads of at most 128, on Cube devices, never holds the scores of all queries, and
+/// keeps a number a query for the backward pass. The reference form keeps the scores `[batch, heads, query_len, key_len]`. Both
+/// divide by the sum of the exponentials after the product with the values, where a row has `head_dim` numbers instead of
+/// `key_len`.
 ///
 /// # Shapes
 ///
@@ -63,12 +65,16 @@ pub fn attention(
     options: &AttentionOptions,
     context: &Context,
 ) -> Tensor<4> {
-    let sizes = sizes(&query, &key, &value);
-    if !is_on_host(&query.device()) {
+    let (sizes, device) = (sizes(&query, &key, &value), query.device());
+    let extra = u32::from(bias.is_some()) + u32::from(mask.hides());
+    if takes_attention(&device, context.precision(), sizes, extra) {
+        return on_cube([query, key, value], mask, fitted(bias, sizes), sizes, options, context);
+    }
+    if !is_on_host(&device) {
         return reference(query, key, value, mask, bias, options, context);
     }
     let bias = fitted(bias, sizes);
-    let attention = fused(sizes, mask, options, context, &query.device());
+    let attention = fused(sizes, mask, options, context, &device);
     let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::fused_attention(query, key, value, Maybe::new(bias), attention))
 }
@@ -100,7 +106,7 @@ pub fn packed_attention(
             let part = packed.clone().narrow(2, part * width / 3, width / 3);
             part.reshape([batch, seq, heads, head_dim]).swap_dims(1, 2)
         };
-        let attended = reference(part(0), part(1), part(2), mask, bias, options, context);
+        let attended = attention(part(0), part(1), part(2), mask, bias, options, context);
         return attended.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]);
     }
     let sizes = Sizes { batch, heads, kv_heads: heads, query_len: seq, key_len: seq, head_dim, value_dim: head_dim };
@@ -133,6 +139,28 @@ fn fitted(bias: Option<Tensor<4>>, sizes: Sizes) -> Option<Tensor<4>> {
     })
 }
 
+/// By the kernels of Cube devices.
+fn on_cube(
+    [query, key, value]: [Tensor<4>; 3],
+    mask: &AttentionMask,
+    bias: Option<Tensor<4>>,
+    sizes: Sizes,
+    options: &AttentionOptions,
+    context: &Context,
+) -> Tensor<4> {
+    let mask = mask.on_cube(options.causal, [sizes.batch, sizes.query_len, sizes.key_len]);
+    let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
+    let inputs = AttentionInputs { query, key, value, bias: Maybe::new(bias), mask };
+    let rules = Rules { scale: options.scale, causal: options.causal, noise: noise(options, context) };
+    Tensor::from_dispatch(Dispatch::cube_attention(inputs, rules))
+}
+
+/// The factors of dropout, in training.
+fn noise(options: &AttentionOptions, context: &Context) -> Option<Noise> {
+    let drops = context.is_training() && options.dropout != 0.0;
+    drops.then(|| Noise::new(options.dropout, context.key()))
+}
+
 fn fused(
     sizes: Sizes,
     mask: &AttentionMask,
@@ -140,12 +168,11 @@ fn fused(
     context: &Context,
     device: &Device,
 ) -> Arc<Attention> {
-    let drops = context.is_training() && options.dropout != 0.0;
     Arc::new(Attention {
         sizes,
         scale: options.scale,
         mask: mask.on_host(options.causal, [sizes.batch, sizes.query_len, sizes.key_len]),
-        noise: drops.then(|| Noise::new(options.dropout, context.key())),
+        noise: noise(options, context),
         bf16: rounds(context.precision(), device).unwrap_or(false),
     })
 }

@@ -1,8 +1,14 @@
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use burn::tensor::{Device, Int, IntDType, Tensor};
+use burn::{
+    backend::Dispatch,
+    tensor::{Device, Int, IntDType, Tensor},
+};
 
-use crate::{fused::is_on_host, host::attention::Mask};
+use crate::{
+    fused::{KeyMask, is_on_cube, is_on_host},
+    host::attention::Mask,
+};
 
 /// What an additive mask adds to a forbidden score. Finite, because shader languages don't promise arithmetic with
 /// infinities, and large enough to absorb any score; a few of them still add up to a finite `f32`.
@@ -46,8 +52,10 @@ pub struct SharedMask {
 enum Built {
     /// Broadcastable to the shape of the scores, with an axis for heads; none if nothing is forbidden.
     Additive(Option<Tensor<4>>),
-    /// For the fused form.
+    /// For the fused form on hosts.
     OnHost(Arc<Mask>),
+    /// For the fused form on Cube devices, which reads the mask as it is. The reference form builds its own when it is asked first.
+    OnCube { mask: Box<AttentionMask>, additive: OnceLock<Option<Tensor<4>>> },
 }
 
 impl AttentionMask {
@@ -67,32 +75,75 @@ impl AttentionMask {
         device: &Device,
     ) -> AttentionMask {
         let shape = [batch, query_len, key_len];
-        let built = match is_on_host(device) {
-            true => Built::OnHost(self.on_host(causal, shape)),
-            false => Built::Additive(self.additive(causal, shape, device)),
+        let built = if is_on_host(device) {
+            Built::OnHost(self.on_host(causal, shape))
+        } else if is_on_cube(device) {
+            self.check(causal, shape);
+            Built::OnCube { mask: Box::new(self.clone()), additive: OnceLock::new() }
+        } else {
+            Built::Additive(self.additive(causal, shape, device))
         };
         Self::Shared(SharedMask { causal, built, shape })
     }
 
-    /// The mask for the fused form.
-    pub(crate) fn on_host(&self, causal: bool, [batch, query_len, key_len]: [usize; 3]) -> Arc<Mask> {
-        let mut mask = Mask { causal, ..Mask::default() };
+    /// # Panics
+    ///
+    /// When it doesn't fit.
+    fn check(&self, causal: bool, shape: [usize; 3]) {
         if causal {
-            check_causal(query_len, key_len);
+            check_causal(shape[1], shape[2]);
         }
         match self {
             Self::None => {}
+            Self::KeyLengths(lengths) => check_lengths(lengths, shape[0]),
+            Self::Segments { query, key } => check_segments(query, key, shape),
+            Self::Shared(shared) => shared.check(causal, shape),
+        }
+    }
+
+    /// Whether some keys may be hidden apart from later ones.
+    pub(crate) fn hides(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::KeyLengths(_) | Self::Segments { .. } => true,
+            Self::Shared(shared) => match &shared.built {
+                Built::OnCube { mask, .. } => mask.hides(),
+                Built::Additive(_) | Built::OnHost(_) => true,
+            },
+        }
+    }
+
+    /// The mask for the fused form on Cube devices.
+    pub(crate) fn on_cube(&self, causal: bool, shape: [usize; 3]) -> KeyMask<Dispatch> {
+        self.check(causal, shape);
+        match self {
+            Self::None => KeyMask::None,
+            Self::KeyLengths(lengths) => KeyMask::Some(lengths.clone().cast(IntDType::I32).into_dispatch()),
+            Self::Segments { query, key } => {
+                let [query, key] = [query, key].map(|ids| ids.clone().cast(IntDType::I32));
+                KeyMask::Some(Tensor::cat(vec![query, key], 1).into_dispatch())
+            }
+            Self::Shared(shared) => match &shared.built {
+                Built::OnCube { mask, .. } => mask.on_cube(causal, shape),
+                Built::Additive(_) | Built::OnHost(_) => KeyMask::None,
+            },
+        }
+    }
+
+    /// The mask for the fused form on hosts.
+    pub(crate) fn on_host(&self, causal: bool, [batch, query_len, key_len]: [usize; 3]) -> Arc<Mask> {
+        self.check(causal, [batch, query_len, key_len]);
+        let mut mask = Mask { causal, ..Mask::default() };
+        match self {
+            Self::None => {}
             Self::KeyLengths(lengths) => {
-                check_lengths(lengths, batch);
                 let length = |length: i64| usize::try_from(length).unwrap_or(0).min(key_len);
                 mask.lengths = Some(lengths.clone().into_data().iter::<i64>().map(length).collect());
             }
             Self::Segments { query, key } => {
-                check_segments(query, key, [batch, query_len, key_len]);
                 mask.segments = Some([query, key].map(|ids| ids.clone().into_data().iter::<i64>().collect()));
             }
             Self::Shared(shared) => {
-                shared.check(causal, [batch, query_len, key_len]);
                 if let Built::OnHost(mask) = &shared.built {
                     return mask.clone();
                 }
@@ -116,6 +167,9 @@ impl AttentionMask {
             return match &mask.built {
                 Built::Additive(additive) => additive.clone(),
                 Built::OnHost(_) => None,
+                Built::OnCube { mask: own, additive } => {
+                    additive.get_or_init(|| own.additive(causal, mask.shape, device)).clone()
+                }
             };
         }
         let causal = (causal && query_len > 1).then(|| causal_mask(query_len, key_len, device));

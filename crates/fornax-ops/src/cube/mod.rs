@@ -3,6 +3,7 @@
 //! A cube is a workgroup, its units are threads. Sums are added up in an order that the shapes alone fix, without atomics, so
 //! that results are the same in each run. Nothing needs subgroups.
 
+pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
 pub(crate) mod norm;

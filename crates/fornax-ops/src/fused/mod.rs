@@ -51,10 +51,15 @@ use self::{
 };
 #[cfg(target_arch = "x86_64")]
 use crate::host::tiled::{Factors, pays_in_f32};
-use crate::host::{adamw::Factors as AdamWFactors, attention::Attention, elementwise::Noise, norm::Centre};
+use crate::host::{
+    adamw::Factors as AdamWFactors,
+    attention::{Attention, Sizes},
+    elementwise::Noise,
+    norm::Centre,
+};
 
 /// A tensor that may be absent.
-#[derive(ExtensionType)]
+#[derive(Clone, Debug, ExtensionType)]
 #[extension_type(fusion: cfg(feature = "cube"))]
 pub(crate) enum Maybe<B: Backend> {
     /// It is there.
@@ -74,6 +79,22 @@ impl<B: Backend> Maybe<B> {
 
 impl<B: Backend> From<Option<FloatTensor<B>>> for Maybe<B> {
     fn from(tensor: Option<FloatTensor<B>>) -> Self {
+        tensor.map_or(Self::None, Self::Some)
+    }
+}
+
+impl<B: Backend> KeyMask<B> {
+    #[cfg(feature = "cube")]
+    fn option(self) -> Option<IntTensor<B>> {
+        match self {
+            Self::Some(tensor) => Some(tensor),
+            Self::None => None,
+        }
+    }
+}
+
+impl<B: Backend> From<Option<IntTensor<B>>> for KeyMask<B> {
+    fn from(tensor: Option<IntTensor<B>>) -> Self {
         tensor.map_or(Self::None, Self::Some)
     }
 }
@@ -265,6 +286,42 @@ pub(crate) trait CubeFused: Backend {
         ignore: i32,
         smoothing: f32,
     ) -> FloatTensor<Self>;
+
+    /// For what [`takes_attention`] says.
+    fn cube_attention(#[extension_type] inputs: AttentionInputs<Self>, rules: Rules) -> FloatTensor<Self>;
+}
+
+/// The tensors of an attention; shapes as in [`attention`](crate::attention()).
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub(crate) struct AttentionInputs<B: Backend> {
+    pub(crate) query: FloatTensor<B>,
+    pub(crate) key: FloatTensor<B>,
+    pub(crate) value: FloatTensor<B>,
+    /// `[1 or batch, heads, query_len, key_len]`
+    #[extension_type]
+    pub(crate) bias: Maybe<B>,
+    #[extension_type]
+    pub(crate) mask: KeyMask<B>,
+}
+
+/// Which keys are seen, but for the causal flag.
+#[derive(Clone, Debug, ExtensionType)]
+#[extension_type(fusion: cfg(feature = "cube"))]
+pub(crate) enum KeyMask<B: Backend> {
+    /// All of them.
+    None,
+    /// `[i32]`: the first of each row, `[batch]`, or those of the own segment, `[batch, query_len + key_len]`.
+    Some(IntTensor<B>),
+}
+
+/// How scores come about, but for tensors.
+#[cfg_attr(not(feature = "cube"), allow(dead_code))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) scale: f32,
+    pub(crate) causal: bool,
+    pub(crate) noise: Option<Noise>,
 }
 
 /// A backend that computes in memory of the host.
@@ -279,8 +336,7 @@ enum Host {
 fn host(device: &DispatchDevice) -> Option<Host> {
     // Without any backend there is one kind of device, which is none of these.
     #[allow(unreachable_patterns)]
-    match device {
-        DispatchDevice::Autodiff(device) => host(device),
+    match plain(device) {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => Some(Host::Flex),
         #[cfg(feature = "libtorch")]
@@ -294,18 +350,38 @@ pub(crate) fn is_on_host(device: &Device) -> bool {
     host(device.as_dispatch()).is_some()
 }
 
-/// Whether tensors of `device` take the forms of [`CubeFused`], where these suit their shapes.
+/// Whether tensors of `device` take the forms of [`CubeFused`].
 pub(crate) fn is_on_cube(device: &Device) -> bool {
-    fn is_cube(device: &DispatchDevice) -> bool {
-        #[allow(unreachable_patterns)]
-        match device {
-            DispatchDevice::Autodiff(device) => is_cube(device),
-            #[cfg(feature = "cube")]
-            DispatchDevice::Cube(_) => true,
-            _ => false,
-        }
+    #[allow(unreachable_patterns)]
+    match plain(device.as_dispatch()) {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(_) => true,
+        _ => false,
     }
-    is_cube(device.as_dispatch())
+}
+
+/// Whether [`CubeFused::cube_attention`] takes heads of these sizes in this precision on `device`, with so many of bias and mask. It
+/// computes in `f32`, where others may have units for 16 bits.
+#[cfg_attr(not(feature = "cube"), allow(unused_variables))]
+pub(crate) fn takes_attention(device: &Device, precision: Precision, sizes: Sizes, extra: u32) -> bool {
+    #[allow(unreachable_patterns)]
+    match plain(device.as_dispatch()) {
+        #[cfg(feature = "cube")]
+        DispatchDevice::Cube(device) => {
+            let client = device.client();
+            precision == Precision::F32
+                && crate::cube::attention::suits(&client, sizes.head_dim, sizes.value_dim, extra)
+        }
+        _ => false,
+    }
+}
+
+/// The device below automatic differentiation.
+fn plain(device: &DispatchDevice) -> &DispatchDevice {
+    match device {
+        DispatchDevice::Autodiff(device) => plain(device),
+        device => device,
+    }
 }
 
 /// Whether tensors of `device` take the forms of [`Fused`].

@@ -1,23 +1,30 @@
 //! The operations of Cube devices: kernels of [`cube`](crate::cube), queued among those that Burn fuses.
 
+use std::ops::Range;
+
 use burn::{
     backend::{
-        Backend, BackendTypes, Cube, backend_extension,
+        Backend, BackendTypes, Cube, TensorMetadata, backend_extension,
         fusion::custom::TensorSpec,
+        ops::FloatTensorOps,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::Shape,
+    tensor::{Shape, Slice},
 };
 use burn_cubecl::CubeBackend;
 
 use super::{
-    CubeFused, Maybe,
+    AttentionInputs, CubeFused, Maybe, Rules,
     dropout::Dropout,
     norm::Norm,
     operation::{Apply, Operation},
 };
 use crate::{
-    cube::{self, cross_entropy::Target},
+    cube::{
+        self,
+        attention::{self, Inputs, Outcome},
+        cross_entropy::Target,
+    },
     host::{elementwise::Noise, norm::Centre},
 };
 
@@ -71,6 +78,49 @@ pub(crate) trait CubeKernels: Backend {
         target: Target,
     ) -> FloatTensor<Self>;
 
+    /// The output, and a number a query for the backward pass.
+    #[fusion(meta = |inputs, _rules| (
+        with_last(&inputs.query, inputs.value.shape[3]),
+        with_last(&inputs.query, 1),
+    ))]
+    fn attention(
+        #[extension_type] inputs: AttentionInputs<Self>,
+        rules: Rules,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// The gradient of the queries. `saved` as in [`Outcome`].
+    #[fusion(meta = |inputs, _gradient, _saved, _rules| inputs.query.clone())]
+    fn attention_query_backward(
+        #[extension_type] inputs: AttentionInputs<Self>,
+        gradient: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self>;
+
+    /// The gradients of keys and values, side by side on the last axis.
+    #[fusion(meta = |inputs, _gradient, _saved, _rules| {
+        with_last(&inputs.key, inputs.key.shape[3] + inputs.value.shape[3])
+    })]
+    fn attention_key_value_backward(
+        #[extension_type] inputs: AttentionInputs<Self>,
+        gradient: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient of the bias, `[bias_rows, heads, query_len, key_len]`.
+    #[fusion(meta = |inputs, _gradient, _saved, _rules, bias_rows| like(
+        &inputs.query,
+        [*bias_rows, inputs.query.shape[1], inputs.query.shape[2], inputs.key.shape[2]],
+    ))]
+    fn attention_bias_backward(
+        #[extension_type] inputs: AttentionInputs<Self>,
+        gradient: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        rules: Rules,
+        bias_rows: usize,
+    ) -> FloatTensor<Self>;
+
     #[fusion(meta = |x, _noise| x.clone())]
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
 }
@@ -82,6 +132,20 @@ fn statistics(x: &TensorSpec, gamma: &TensorSpec) -> TensorSpec {
 /// Another shape in the same type.
 fn like(tensor: &TensorSpec, shape: impl Into<Shape>) -> TensorSpec {
     TensorSpec::new(shape.into(), tensor.dtype)
+}
+
+/// With another last size.
+fn with_last(tensor: &TensorSpec, last: usize) -> TensorSpec {
+    let mut spec = tensor.clone();
+    let axes = spec.shape.num_dims();
+    spec.shape[axes - 1] = last;
+    spec
+}
+
+impl From<AttentionInputs<CubeBackend>> for Inputs {
+    fn from(AttentionInputs { query, key, value, bias, mask }: AttentionInputs<CubeBackend>) -> Self {
+        Self { query, key, value, bias: bias.option(), mask: mask.option() }
+    }
 }
 
 impl CubeKernels for CubeBackend {
@@ -132,6 +196,38 @@ impl CubeKernels for CubeBackend {
         cube::cross_entropy::backward(logits, targets, saved, gradient, target)
     }
 
+    fn attention(inputs: AttentionInputs<Self>, rules: Rules) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward(inputs.into(), rules)
+    }
+
+    fn attention_query_backward(
+        inputs: AttentionInputs<Self>,
+        gradient: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self> {
+        attention::query_backward(inputs.into(), Outcome { gradient, saved }, rules)
+    }
+
+    fn attention_key_value_backward(
+        inputs: AttentionInputs<Self>,
+        gradient: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        rules: Rules,
+    ) -> FloatTensor<Self> {
+        attention::key_value_backward(inputs.into(), Outcome { gradient, saved }, rules)
+    }
+
+    fn attention_bias_backward(
+        inputs: AttentionInputs<Self>,
+        gradient: FloatTensor<Self>,
+        saved: FloatTensor<Self>,
+        rules: Rules,
+        bias_rows: usize,
+    ) -> FloatTensor<Self> {
+        attention::bias_backward(inputs.into(), Outcome { gradient, saved }, rules, bias_rows)
+    }
+
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
         cube::dropout::apply(x, &noise)
     }
@@ -148,6 +244,11 @@ where
         smoothing: f32,
     ) -> FloatTensor<Self> {
         Self::apply(CrossEntropySums { targets, target: Target { ignore, smoothing } }, [Some(logits)])
+    }
+
+    fn cube_attention(inputs: AttentionInputs<Self>, rules: Rules) -> FloatTensor<Self> {
+        let AttentionInputs { query, key, value, bias, mask } = inputs;
+        Self::apply(Attend { mask: mask.option(), rules }, [Some(query), Some(key), Some(value), bias.option()])
     }
 }
 
@@ -215,5 +316,56 @@ impl Operation<Cube, 1> for CrossEntropySums {
         _: [bool; 1],
     ) -> [Option<FloatTensor<Cube>>; 1] {
         [Some(Cube::cross_entropy_backward(logits, self.targets.clone(), saved, gradient, self.target))]
+    }
+}
+
+/// Attention with a mask of [`KeyMask`](super::KeyMask).
+#[derive(Clone, Debug)]
+struct Attend {
+    mask: Option<IntTensor<Cube>>,
+    rules: Rules,
+}
+
+impl Operation<Cube, 4> for Attend {
+    /// All inputs, the output, and the logarithm of each query's sum of exponentials.
+    type Saved = (AttentionInputs<Cube>, [FloatTensor<Cube>; 2]);
+
+    #[allow(clippy::expect_used)]
+    fn forward(&self, [query, key, value, bias]: [Option<FloatTensor<Cube>>; 4]) -> (FloatTensor<Cube>, Self::Saved) {
+        let [query, key, value] = [query, key, value].map(|tensor| tensor.expect("query, key and value"));
+        let inputs = AttentionInputs { query, key, value, bias: bias.into(), mask: self.mask.clone().into() };
+        let (output, log_sums) = Cube::attention(inputs.clone(), self.rules);
+        (output.clone(), (inputs, [output, log_sums]))
+    }
+
+    fn backward(
+        &self,
+        (inputs, [output, log_sums]): Self::Saved,
+        gradient: FloatTensor<Cube>,
+        [of_query, of_key, of_value, of_bias]: [bool; 4],
+    ) -> [Option<FloatTensor<Cube>>; 4] {
+        let products = Cube::float_sum_dim(Cube::float_mul(output, gradient.clone()), 3);
+        let saved = Cube::float_cat(vec![log_sums, products], 3);
+        let outcome = || (inputs.clone(), gradient.clone(), saved.clone());
+        let query = of_query.then(|| {
+            let (inputs, gradient, saved) = outcome();
+            Cube::attention_query_backward(inputs, gradient, saved, self.rules)
+        });
+        let both = (of_key || of_value).then(|| {
+            let (inputs, gradient, saved) = outcome();
+            Cube::attention_key_value_backward(inputs, gradient, saved, self.rules)
+        });
+        let part = |wanted: bool, columns: Range<usize>| {
+            let both = both.clone().filter(|_| wanted)?;
+            let axes: [Slice; 4] = [Slice::full(), Slice::full(), Slice::full(), columns.into()];
+            Some(Cube::float_slice(both, &axes))
+        };
+        let [size, value_size] = [&inputs.key, &inputs.value].map(|tensor| tensor.shape()[3]);
+        let (key, value) = (part(of_key, 0..size), part(of_value, size..size + value_size));
+        let bias = inputs.bias.clone().option().filter(|_| of_bias).map(|bias| {
+            let (inputs, gradient, saved) = outcome();
+            Cube::attention_bias_backward(inputs, gradient, saved, self.rules, bias.shape()[0])
+        });
+        [query, key, value, bias]
     }
 }
