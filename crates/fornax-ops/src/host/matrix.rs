@@ -2,14 +2,14 @@
 
 use gemm::Parallelism;
 
-use super::{PIECE, each, math::sum, vectorised};
+use super::{PIECE, collect, each, math::sum, vectorised};
 
 /// Below so many multiplications a product is not worth more than one thread.
 const PARALLEL: usize = 1 << 20;
 /// Up to so many rows a product is a pass over the other matrix, and its speed that of memory.
 const FEW: usize = 4;
-/// Columns of a piece of such a product.
-const COLUMNS: usize = 256;
+/// Numbers of the other matrix that a piece of such a product reads.
+const FEW_PIECE: usize = 128 * 1024;
 
 /// A matrix in a slice: element `(row, column)` stands at `row · row_stride + column · column_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -166,51 +166,76 @@ pub(crate) fn multiply(
     }
 }
 
-/// The product of a few rows, where one axis of `rhs` stands side by side: each number of `rhs` is read once, on all threads.
+/// The product of a few rows, where one axis of `rhs` stands side by side: each number of `rhs` is read once, in the order of memory, on
+/// all threads.
 fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: usize, into: Into<'_>) -> bool {
     if lhs.column_stride != 1 || (rhs.column_stride != 1 && rhs.row_stride != 1) {
         return false;
     }
-    let (k, n) = (lhs.columns, rhs.columns);
-    let row = |row: usize| &lhs.data[row * lhs.row_stride..][..k];
-    // The output in pieces of columns, each with the part of every row.
-    let mut pieces: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(COLUMNS)).map(|_| Vec::with_capacity(lhs.rows)).collect();
-    for out in out.chunks_mut(row_stride.max(1)).take(lhs.rows) {
-        out[..n].chunks_mut(COLUMNS).zip(&mut pieces).for_each(|(part, piece)| piece.push(part));
+    let n = rhs.columns;
+    let mut rows: Vec<&mut [f32]> = out.chunks_mut(row_stride.max(1)).take(lhs.rows).map(|row| &mut row[..n]).collect();
+    match into {
+        Into::Overwrite => rows.iter_mut().for_each(|row| row.fill(0.0)),
+        Into::Bias(bias) => rows.iter_mut().for_each(|row| row.copy_from_slice(bias)),
+        Into::Add => {}
     }
-    each(pieces.into_iter().enumerate(), |(piece, mut outs)| {
-        let first = piece * COLUMNS;
-        match into {
-            Into::Overwrite => outs.iter_mut().for_each(|out| out.fill(0.0)),
-            Into::Bias(bias) => outs.iter_mut().for_each(|out| out.copy_from_slice(&bias[first..][..out.len()])),
-            Into::Add => {}
-        }
+    if rhs.column_stride == 1 {
+        sum_rows_of(lhs, rhs, &mut rows)
+    } else {
+        dot_columns_of(lhs, rhs, &mut rows)
+    }
+    true
+}
+
+/// Adds the rows of `rhs`, each times a number of `lhs`: pieces of rows, whose sums are added in their order.
+fn sum_rows_of(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
+    let (k, n) = (rhs.rows, rhs.columns);
+    let depth = (FEW_PIECE / n).max(1);
+    let pieces = collect((0..k).step_by(depth), |first| {
+        let mut sums = vec![0.0; out.len() * n];
         vectorised(
             #[inline(always)]
             || {
-                if rhs.column_stride == 1 {
-                    for at in 0..k {
-                        let weights = &rhs.data[at * rhs.row_stride + first..];
-                        for (index, out) in outs.iter_mut().enumerate() {
-                            let x = row(index)[at];
-                            for (out, weight) in out.iter_mut().zip(weights) {
-                                *out = x.mul_add(*weight, *out);
-                            }
-                        }
-                    }
-                } else {
-                    for (index, out) in outs.iter_mut().enumerate() {
-                        let x = row(index);
-                        for (column, out) in out.iter_mut().enumerate() {
-                            let weights = &rhs.data[(first + column) * rhs.column_stride..][..k];
-                            *out += sum(k, |i| x[i] * weights[i]);
+                for at in first..(first + depth).min(k) {
+                    let weights = &rhs.data[at * rhs.row_stride..][..n];
+                    for (row, sums) in sums.chunks_exact_mut(n).enumerate() {
+                        let x = lhs.data[row * lhs.row_stride + at];
+                        for (sum, weight) in sums.iter_mut().zip(weights) {
+                            *sum = x.mul_add(*weight, *sum);
                         }
                     }
                 }
             },
         );
+        sums
     });
-    true
+    for sums in pieces {
+        out.iter_mut().zip(sums.chunks_exact(n)).for_each(|(out, sums)| super::norm::add(out, sums));
+    }
+}
+
+/// Adds the dot products of the rows of `lhs` and the columns of `rhs`, in pieces of columns.
+fn dot_columns_of(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
+    let k = rhs.rows;
+    let columns = (FEW_PIECE / k.max(1)).max(1);
+    let mut pieces: Vec<Vec<&mut [f32]>> = (0..rhs.columns.div_ceil(columns)).map(|_| Vec::new()).collect();
+    for out in out.iter_mut() {
+        out.chunks_mut(columns).zip(&mut pieces).for_each(|(part, piece)| piece.push(part));
+    }
+    each(pieces.into_iter().enumerate(), |(piece, mut outs)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (row, out) in outs.iter_mut().enumerate() {
+                    let x = &lhs.data[row * lhs.row_stride..][..k];
+                    for (column, out) in out.iter_mut().enumerate() {
+                        let weights = &rhs.data[(piece * columns + column) * rhs.column_stride..][..k];
+                        *out += sum(k, |i| x[i] * weights[i]);
+                    }
+                }
+            },
+        );
+    });
 }
 
 #[cfg(test)]
@@ -220,7 +245,7 @@ mod tests {
     /// Shapes around the limits of the ways that a product may take, both axes of the second matrix side by side.
     #[test]
     fn all_ways_give_the_product() {
-        for [m, k, n] in [[1, 1, 1], [1, 37, 300], [4, 70, 257], [5, 70, 257], [2, 3, 0], [120, 110, 90]] {
+        for [m, k, n] in [[1, 1, 1], [1, 37, 300], [4, 70, 257], [5, 70, 257], [2, 3, 0], [120, 110, 90], [3, 700, 500]] {
             let number = |i: usize| (i * 7919 % 23) as f32 - 11.0;
             let lhs: Vec<f32> = (0..m * k).map(number).collect();
             let rhs: Vec<f32> = (0..k * n).map(|i| number(i + 5)).collect();
