@@ -24,7 +24,9 @@ pub(crate) fn forward(logits: CubeTensor, targets: CubeTensor, target: Target) -
     let (logits, targets) = (into_contiguous(logits), into_contiguous(targets));
     let [rows, classes] = logits.shape().dims();
     let client = logits.client.clone();
-    let [sums, terms, saved] = [vec![TERMS], vec![TERMS, rows], vec![rows, 2]].map(|shape| create(&logits, shape));
+    // A buffer without elements can't be bound.
+    let shapes = [vec![TERMS], vec![TERMS, rows.max(1)], vec![rows, 2]];
+    let [sums, terms, saved] = shapes.map(|shape| create(&logits, shape));
     let cube_dim = CubeDim::new_1d(UNITS as u32);
     if rows > 0 {
         row_kernel::launch(
@@ -61,7 +63,7 @@ pub(crate) fn backward(
     gradient: CubeTensor,
     target: Target,
 ) -> CubeTensor {
-    let [logits, targets, gradient] = [logits, targets, gradient].map(into_contiguous);
+    let [logits, targets, saved, gradient] = [logits, targets, saved, gradient].map(into_contiguous);
     let [rows, classes] = logits.shape().dims();
     let out = create(&logits, logits.shape());
     if rows * classes > 0 {

@@ -3,6 +3,11 @@
 //! A cube is a workgroup, its units are threads. Sums are added up in an order that the shapes alone fix, without atomics, so
 //! that results are the same in each run. Nothing needs subgroups.
 
+// Each buffer and size of a kernel is an argument of its own.
+#![allow(clippy::too_many_arguments)]
+// What the compiler of kernels decides itself is marked on a statement of its own, which pattern and condition can't share.
+#![allow(clippy::collapsible_if, clippy::let_and_return)]
+
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;

@@ -52,7 +52,7 @@ pub(crate) fn backward(
     gradient: CubeTensor,
     centre: Centre,
 ) -> CubeTensor {
-    let [x, gamma, gradient] = [x, gamma, gradient].map(into_contiguous);
+    let [x, gamma, statistics, gradient] = [x, gamma, statistics, gradient].map(into_contiguous);
     let [rows, size] = sizes(&x, &gamma);
     let out = create(&x, x.shape());
     if rows * size > 0 {
@@ -80,11 +80,12 @@ pub(crate) fn parameters_backward(
     statistics: CubeTensor,
     gradient: CubeTensor,
 ) -> (CubeTensor, CubeTensor) {
-    let [x, gradient] = [x, gradient].map(into_contiguous);
+    let [x, statistics, gradient] = [x, statistics, gradient].map(into_contiguous);
     let [rows, size] = sizes(&x, &gamma);
     let pieces = rows.div_ceil(ROWS);
     let client = x.client.clone();
-    let shares = create(&x, [pieces, 2, size]);
+    // A buffer without elements can't be bound.
+    let shares = create(&x, [pieces.max(1), 2, size]);
     let (of_gamma, of_beta) = (create(&x, [size]), create(&x, [size]));
     if size > 0 {
         let columns = size.div_ceil(UNITS);

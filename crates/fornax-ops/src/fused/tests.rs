@@ -337,7 +337,7 @@ fn attention_of_large_heads() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if on_host() { 48 } else { 6 }))]
+    #![proptest_config(ProptestConfig::with_cases(if on_host() { 48 } else { 4 }))]
 
     /// Any sizes, masks and biases, shared between rows and heads or not.
     #[test]

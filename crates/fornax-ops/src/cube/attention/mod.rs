@@ -28,7 +28,7 @@ const TILES: [usize; 3] = [32, 16, 8];
 /// The largest size of a head: more would leave too little shared memory for tiles.
 const LARGEST_HEAD: usize = 128;
 /// Buffers that the kernel with the most of them binds, besides bias and mask: query, key, value, the output's gradient, two
-/// numbers a query, the result, and CubeCL's own. WebGPU promises no more than that.
+/// numbers a query, the result, and CubeCL's own. WebGPU promises 8, of which CubeCL leaves one to wgpu.
 const BINDINGS: u32 = 7;
 
 /// The score of a key that isn't seen, and the least that a bias counts as. Finite, because WGSL doesn't promise infinities.
@@ -97,6 +97,7 @@ impl Inputs {
         let largest = head_dim.max(value_dim);
         let side = side(&self.query.client.properties().hardware, largest);
         Plan {
+            // `suits` has found one.
             side: side.unwrap_or(LANES),
             pitch: pitch(largest),
             head_dim,
