@@ -245,7 +245,8 @@ mod tests {
     /// Shapes around the limits of the ways that a product may take, both axes of the second matrix side by side.
     #[test]
     fn all_ways_give_the_product() {
-        for [m, k, n] in [[1, 1, 1], [1, 37, 300], [4, 70, 257], [5, 70, 257], [2, 3, 0], [120, 110, 90], [3, 700, 500]] {
+        for [m, k, n] in [[1, 1, 1], [1, 37, 300], [4, 70, 257], [5, 70, 257], [2, 3, 0], [120, 110, 90], [3, 700, 500]]
+        {
             let number = |i: usize| (i * 7919 % 23) as f32 - 11.0;
             let lhs: Vec<f32> = (0..m * k).map(number).collect();
             let rhs: Vec<f32> = (0..k * n).map(|i| number(i + 5)).collect();
