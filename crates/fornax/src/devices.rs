@@ -59,10 +59,11 @@ mod tests {
     #[test]
     fn a_software_rasteriser_is_opened_only_where_that_is_allowed() {
         let mut device = probe(Family::Flex).unwrap().remove(0);
-        assert_eq!(row(&device, false)[4..], ["f32", "yes"]);
+        let precisions = if fornax_backend::multiplies_bf16() { "f32 bf16" } else { "f32" };
+        assert_eq!(row(&device, false)[4..], [precisions, "yes"]);
         device.software = true;
         let note = "software rasteriser: only for tests, with FORNAX_ALLOW_SOFTWARE_GPU=1";
         assert_eq!(row(&device, false)[4..], ["", note]);
-        assert_eq!(row(&device, true)[4..], ["f32", note]);
+        assert_eq!(row(&device, true)[4..], [precisions, note]);
     }
 }
