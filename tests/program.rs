@@ -91,13 +91,13 @@ fn a_bench_prints_one_json_object() {
     assert!(report["losses"].as_array().unwrap().iter().all(Value::is_f64));
 }
 
-/// The activations of twelve blocks take 12 MB, those of one 1 MB; the program itself takes 48.
+/// The activations of twelve blocks take 48 MB, those of one 4 MB; the program itself takes as much as 60.
 #[test]
 fn checkpointed_blocks_take_less_memory_for_the_same_losses() {
     let lab = lab();
     let bench = |checkpoint_blocks: &str| {
-        let sizes = ["model.hidden_size=32", "model.num_heads=2", "model.num_layers=12", "objective.seq_len=64"];
-        let train = ["train.micro_batch_size=8", "train.gradient_accumulation=1", checkpoint_blocks];
+        let sizes = ["model.hidden_size=64", "model.num_heads=2", "model.num_layers=12", "objective.seq_len=64"];
+        let train = ["train.micro_batch_size=16", "train.gradient_accumulation=1", checkpoint_blocks];
         let sets = sizes.iter().chain(&train).flat_map(|set| ["--set", set]);
         let arguments: Vec<&str> = ["tiny.toml", "--bench", "1"].into_iter().chain(sets).collect();
         let report: Value = serde_json::from_str(&lab.gpt_lm(&arguments).ok().stdout).unwrap();
@@ -106,7 +106,7 @@ fn checkpointed_blocks_take_less_memory_for_the_same_losses() {
     let (kept, losses) = bench("train.checkpoint_blocks=false");
     let (again, same_losses) = bench("train.checkpoint_blocks=true");
     assert_eq!(losses, same_losses);
-    assert!(again + (6 << 20) < kept, "{again} bytes instead of {kept}");
+    assert!(again + (20 << 20) < kept, "{again} bytes instead of {kept}");
 }
 
 /// As `| head` does.

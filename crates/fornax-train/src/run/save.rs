@@ -56,7 +56,11 @@ impl<M: Module> Run<M> {
         self.begin_write(learner)?;
         self.last_saved = Some(self.state.step);
         if self.is_at_best() {
-            self.export(learner, "best")?;
+            if let Err(error) = self.export(learner, "best") {
+                // On a full disk both fail, and the checkpoint is what the run goes on from.
+                self.end_write()?;
+                return Err(error);
+            }
             self.best_exported = Some(self.state.step);
         }
         Ok(())
