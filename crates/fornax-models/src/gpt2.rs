@@ -3,7 +3,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_nn::{Activation, Embedding, FeedForward, Init, KvCache, LayerNorm, SelfAttention, initialise};
-use fornax_ops::{AttentionMask, Context, checkpoint, dropout};
+use fornax_ops::{AttentionMask, Context, LinearLogits, checkpoint, dropout};
 use serde::{Deserialize, Serialize};
 
 use crate::{ModelError, generate::CausalLm, validate};
@@ -263,6 +263,11 @@ impl Gpt2 {
     /// `[batch, seq, hidden_size]` to `[batch, seq, vocab_size]`
     pub fn logits(&self, hidden: Tensor<3>, context: &Context) -> Tensor<3> {
         self.token_embedding.logits(hidden, None, context)
+    }
+
+    /// [`logits`](Self::logits) that are still to be computed, `[batch · seq, vocab_size]`, for a loss.
+    pub fn linear_logits(&self, hidden: Tensor<3>) -> LinearLogits {
+        self.token_embedding.linear_logits(hidden, None)
     }
 
     /// [`forward`](Self::forward) of new tokens only, which also attend to those that the caches, one a block, have seen.

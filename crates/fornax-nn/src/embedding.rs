@@ -2,7 +2,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Int, Tensor},
 };
-use fornax_ops::{Context, embedding, linear};
+use fornax_ops::{Context, LinearLogits, embedding, linear};
 
 use crate::parameters::constant;
 
@@ -56,6 +56,22 @@ impl Embedding {
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>, bias: Option<Tensor<1>>, context: &Context) -> Tensor<D> {
         linear(hidden, self.weight.val().transpose(), bias, context)
     }
+
+    /// [`logits`](Self::logits) that are still to be computed, for a loss.
+    ///
+    /// # Shapes
+    ///
+    /// As [`logits`](Self::logits), but all leading sizes of the result are one.
+    pub fn linear_logits<const D: usize>(&self, hidden: Tensor<D>, bias: Option<Tensor<1>>) -> LinearLogits {
+        LinearLogits { hidden: rows(hidden), weight: self.weight.val().transpose(), bias }
+    }
+}
+
+/// `[..., size]` to `[rows, size]`.
+pub(crate) fn rows<const D: usize>(x: Tensor<D>) -> Tensor<2> {
+    let shape = x.dims();
+    let size = shape[D - 1];
+    x.reshape([shape.iter().take(D - 1).product(), size])
 }
 
 #[cfg(test)]

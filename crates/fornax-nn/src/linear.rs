@@ -2,9 +2,9 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use fornax_ops::{Context, linear};
+use fornax_ops::{Context, LinearLogits, linear};
 
-use crate::{Lora, parameters::constant};
+use crate::{Lora, embedding::rows, parameters::constant};
 
 /// A linear map with optional bias.
 #[derive(Module, Debug)]
@@ -38,6 +38,20 @@ impl Linear {
             None => linear(x, self.weight.val(), bias, context),
             Some(lora) => linear(x.clone(), self.weight.val(), bias, context) + lora.forward(x, context),
         }
+    }
+
+    /// [`forward`](Self::forward) that is still to be computed, for the loss of a head.
+    ///
+    /// # Shapes
+    ///
+    /// `[..., input_size]` to `[rows, output_size]`
+    ///
+    /// # Panics
+    ///
+    /// With a [`Lora`], which no head has.
+    pub fn linear_logits<const D: usize>(&self, x: Tensor<D>) -> LinearLogits {
+        assert!(self.lora.is_none(), "a head with a low-rank adapter");
+        LinearLogits { hidden: rows(x), weight: self.weight.val(), bias: self.bias.as_ref().map(Param::val) }
     }
 
     /// The same map with a [`Lora`] beside its weight.

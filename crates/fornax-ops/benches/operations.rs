@@ -12,7 +12,7 @@ use std::fmt::{self, Display, Formatter};
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use divan::Bencher;
 use fornax_backend::{Precision, keep_freed_memory, multiplies_bf16, test_device};
-use fornax_ops::{AttentionMask, AttentionOptions, Context, RandomKey, reference};
+use fornax_ops::{AttentionMask, AttentionOptions, Context, LinearLogits, RandomKey, reference};
 
 const BATCH: usize = 8;
 const SEQ: usize = 256;
@@ -160,6 +160,29 @@ fn cross_entropy(bencher: Bencher<'_, '_>, form: Form) {
     time(bencher, || match form {
         Form::Fused => fornax_ops::smoothed_cross_entropy_sum(logits.clone(), targets.clone(), -100, 0.1).sum,
         Form::Reference => reference::smoothed_cross_entropy_sum(logits.clone(), targets.clone(), -100, 0.1).sum,
+    });
+}
+
+/// Of a vocabulary like GPT-2's, whose logits take more than a chunk.
+#[divan::bench(args = PRODUCTS)]
+fn linear_cross_entropy(bencher: Bencher<'_, '_>, form: Product) {
+    const CLASSES: usize = 50_304;
+    if !form.is_there() {
+        return;
+    }
+    let (hidden, table, targets) = (leaf([ROWS, WIDTH]), leaf([CLASSES, WIDTH]), targets(CLASSES));
+    time(bencher, || {
+        let (hidden, weight, targets) = (hidden.clone(), table.clone().transpose(), targets.clone());
+        match form.0 {
+            Form::Fused => {
+                let logits = LinearLogits { hidden, weight, bias: None };
+                logits.cross_entropy_sum(targets, -100, 0.0, &form.context()).sum
+            }
+            Form::Reference => {
+                let logits = reference::linear(hidden, weight, None, form.1.dtype());
+                reference::smoothed_cross_entropy_sum(logits, targets, -100, 0.0).sum
+            }
+        }
     });
 }
 

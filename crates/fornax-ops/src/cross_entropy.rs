@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::{
     backend::Dispatch,
     tensor::{IndexingUpdateOp, Int, IntDType, Tensor},
@@ -74,8 +76,21 @@ pub fn smoothed_cross_entropy_sum(
     reference(logits, targets, ignore, smoothing)
 }
 
+impl std::ops::Add for CrossEntropy {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self {
+            sum: self.sum + more.sum,
+            negative_log_likelihood: self.negative_log_likelihood + more.negative_log_likelihood,
+            count: self.count + more.count,
+            correct: self.correct + more.correct,
+        }
+    }
+}
+
 /// The four sums by name.
-fn split(sums: Tensor<1>) -> CrossEntropy {
+pub(crate) fn split(sums: Tensor<1>) -> CrossEntropy {
     let [negative_log_likelihood, count, correct] = [1, 2, 3].map(|i| constant(&sums).narrow(0, i, 1));
     CrossEntropy { sum: sums.narrow(0, 0, 1), negative_log_likelihood, count, correct }
 }
@@ -89,14 +104,18 @@ fn on_cube(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f
 }
 
 fn on_host(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64, smoothing: f64) -> Tensor<1> {
-    let classes = logits.dims()[1];
+    let targets = classes_of(targets, logits.dims()[1], ignore);
+    Tensor::from_dispatch(Dispatch::fused_cross_entropy(logits.into_dispatch(), targets, smoothing as f32))
+}
+
+/// The class of each row that has one.
+pub(crate) fn classes_of(targets: Tensor<1, Int>, classes: usize, ignore: i64) -> Arc<[Option<usize>]> {
     let class = |target: i64| {
         let class = usize::try_from(target).ok().filter(|class| *class < classes);
         assert!(class.is_some() || target == ignore, "cross_entropy_sum: target {target} of {classes} classes");
         class.filter(|_| target != ignore)
     };
-    let targets = targets.into_data().iter::<i64>().map(class).collect();
-    Tensor::from_dispatch(Dispatch::fused_cross_entropy(logits.into_dispatch(), targets, smoothing as f32))
+    targets.into_data().iter::<i64>().map(class).collect()
 }
 
 /// [`smoothed_cross_entropy_sum`] in tensor operations.

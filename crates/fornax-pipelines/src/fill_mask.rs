@@ -107,6 +107,7 @@ impl FillMask {
         let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [count]), &device);
         let (input_ids, types) = (batch.input_ids(&device), batch.token_type_ids(&device));
         let logits = self.model.forward_at(input_ids, types, &batch.mask(&device), positions, &self.context);
+        let logits = logits.compute(&self.context);
         let vocab_size = logits.dims()[1];
         let scores: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
         let mut answers = vec![Vec::new(); texts.len()];

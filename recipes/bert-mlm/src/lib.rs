@@ -89,7 +89,8 @@ impl<M: Pretraining> Task<M> for MaskedLm {
         };
         let (tokens, sentences) = model.predict(inputs, context);
         let ignore = i64::from(IGNORE_TARGET);
-        let CrossEntropy { sum, correct, .. } = cross_entropy_sum(tokens, numbers(targets, &device), ignore);
+        let CrossEntropy { sum, correct, .. } =
+            tokens.cross_entropy_sum(numbers(targets, &device), ignore, 0.0, context);
         let mut terms = vec![Term { name: "masked_lm", sum, weight: 1.0 }];
         let mut metrics = vec![("correct", correct)];
         if let (Some(sentences), Some(labels)) = (sentences, &batch.sentence_labels) {

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_models::{Bert, BertConfig, BertForMaskedLm, BertForPreTraining, ModelError, hf};
-use fornax_ops::{AttentionMask, Context};
+use fornax_ops::{AttentionMask, Context, LinearLogits};
 
 /// What a model is given, on its device.
 pub(crate) struct Inputs {
@@ -55,10 +55,10 @@ pub trait Pretraining: Module {
     /// The model that fills in masks, other heads left out.
     fn into_masked_lm(self) -> BertForMaskedLm;
 
-    /// The logits of the tokens at the positions `[positions, vocab_size]` and, with that head, whether the second sentence follows
+    /// The logits of the tokens at the positions `[positions, vocab_size]`, still to be computed, and, with that head, whether the second sentence follows
     /// `[batch, 2]`.
     #[allow(private_interfaces, reason = "only this recipe's task calls it")]
-    fn predict(&self, inputs: Inputs, context: &Context) -> (Tensor<2>, Option<Tensor<2>>);
+    fn predict(&self, inputs: Inputs, context: &Context) -> (LinearLogits, Option<Tensor<2>>);
 }
 
 impl Pretraining for BertForMaskedLm {
@@ -87,7 +87,7 @@ impl Pretraining for BertForMaskedLm {
     }
 
     #[allow(private_interfaces, reason = "only this recipe's task calls it")]
-    fn predict(&self, inputs: Inputs, context: &Context) -> (Tensor<2>, Option<Tensor<2>>) {
+    fn predict(&self, inputs: Inputs, context: &Context) -> (LinearLogits, Option<Tensor<2>>) {
         let Inputs { input_ids, token_type_ids, mask, positions } = inputs;
         (self.forward_at(input_ids, token_type_ids, &mask, positions, context), None)
     }
@@ -119,7 +119,7 @@ impl Pretraining for BertForPreTraining {
     }
 
     #[allow(private_interfaces, reason = "only this recipe's task calls it")]
-    fn predict(&self, inputs: Inputs, context: &Context) -> (Tensor<2>, Option<Tensor<2>>) {
+    fn predict(&self, inputs: Inputs, context: &Context) -> (LinearLogits, Option<Tensor<2>>) {
         let Inputs { input_ids, token_type_ids, mask, positions } = inputs;
         let (tokens, sentences) = self.forward_at(input_ids, token_type_ids, &mask, positions, context);
         (tokens, Some(sentences))

@@ -19,7 +19,7 @@ use fornax_backend::OpenDevice;
 use fornax_cli::{Ending, RunArgs, UsageContext, main_with};
 use fornax_data::{BatchSource, DataError, IGNORE_TARGET, Split, TokenBatch, Tokenizer};
 use fornax_models::{Gpt2, hf};
-use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
+use fornax_ops::{AttentionMask, Context, CrossEntropy};
 use fornax_train::{
     BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Sums, Task, Term, TrainError, evaluate,
 };
@@ -60,10 +60,10 @@ impl Task<Gpt2> for NextToken {
 
     fn loss(&self, model: &Gpt2, batch: &TokenBatch, context: &Context) -> Sums {
         let device = model.token_embedding.weight.device();
-        let logits = model.forward(to_device(&batch.input_ids, batch, &device), &AttentionMask::None, context);
+        let hidden = model.hidden(to_device(&batch.input_ids, batch, &device), &AttentionMask::None, context);
         let targets = to_device(&batch.targets, batch, &device).flatten::<1>(0, 1);
         let CrossEntropy { sum, correct, .. } =
-            cross_entropy_sum(logits.flatten::<2>(0, 1), targets, i64::from(IGNORE_TARGET));
+            model.linear_logits(hidden).cross_entropy_sum(targets, i64::from(IGNORE_TARGET), 0.0, context);
         let terms = vec![Term { name: "loss", sum, weight: 1.0 }];
         Sums { terms, metrics: vec![("correct", correct)], predictions: None }
     }

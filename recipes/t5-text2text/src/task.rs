@@ -1,7 +1,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fornax_data::{IGNORE_TARGET, Seq2SeqBatch};
 use fornax_models::T5;
-use fornax_ops::{Context, CrossEntropy, cross_entropy_sum};
+use fornax_ops::{Context, CrossEntropy};
 use fornax_train::{BatchSize, Sums, Task, Term};
 
 /// Writing the target to a source: the mean over all target tokens of the cross-entropy, whatever source and target are made of.
@@ -26,10 +26,11 @@ impl Task<T5> for TextToText {
         let lengths = Tensor::from_data(TensorData::new(batch.lengths.clone(), [batch.batch]), &device);
         let input_ids = rows(&batch.input_ids, batch.source_len);
         let decoder_input_ids = rows(&batch.decoder_input_ids, batch.target_len);
-        let logits = model.forward(input_ids, lengths, decoder_input_ids, context);
+        let encoded = model.encode(input_ids, lengths.clone(), context);
+        let logits = model.linear_logits(model.decode(encoded, lengths, decoder_input_ids, context));
         let targets = rows(&batch.targets, batch.target_len).flatten::<1>(0, 1);
         let CrossEntropy { sum, correct, .. } =
-            cross_entropy_sum(logits.flatten::<2>(0, 1), targets, i64::from(IGNORE_TARGET));
+            logits.cross_entropy_sum(targets, i64::from(IGNORE_TARGET), 0.0, context);
         let terms = vec![Term { name: "loss", sum, weight: 1.0 }];
         Sums { terms, metrics: vec![("token_correct", correct)], predictions: None }
     }

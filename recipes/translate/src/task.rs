@@ -1,7 +1,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fornax_data::{IGNORE_TARGET, Seq2SeqBatch};
 use fornax_models::Transformer;
-use fornax_ops::{Context, CrossEntropy, smoothed_cross_entropy_sum};
+use fornax_ops::{Context, CrossEntropy};
 use fornax_train::{BatchSize, Sums, Task, Term};
 
 use crate::ObjectiveConfig;
@@ -37,12 +37,12 @@ impl Task<Transformer> for NextTargetToken {
         let lengths = Tensor::from_data(TensorData::new(batch.lengths.clone(), [batch.batch]), &device);
         let input_ids = rows(&batch.input_ids, [batch.batch, batch.source_len], &device);
         let decoder_input_ids = rows(&batch.decoder_input_ids, [batch.batch, batch.target_len], &device);
-        let logits = model.forward(input_ids, lengths, decoder_input_ids, context).flatten::<2>(0, 1);
+        let logits = model.linear_logits(model.hidden(input_ids, lengths, decoder_input_ids, context));
         let targets = TensorData::new(batch.targets.clone(), [batch.batch * batch.target_len]);
         let targets = Tensor::from_data(targets, &device);
         let smoothing = if context.is_training() { self.label_smoothing } else { 0.0 };
         let CrossEntropy { sum, negative_log_likelihood, correct, .. } =
-            smoothed_cross_entropy_sum(logits, targets, i64::from(IGNORE_TARGET), smoothing);
+            logits.cross_entropy_sum(targets, i64::from(IGNORE_TARGET), smoothing, context);
         let mut metrics = vec![("token_correct", correct)];
         if smoothing > 0.0 {
             metrics.push(("nll", negative_log_likelihood));

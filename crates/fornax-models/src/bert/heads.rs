@@ -3,7 +3,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_nn::{Activation, Embedding, Init, LayerNorm, Linear, constant, initialise};
-use fornax_ops::{AttentionMask, Context};
+use fornax_ops::{AttentionMask, Context, LinearLogits};
 
 use super::{Bert, BertConfig, BertFamily, published};
 use crate::{ModelError, validate};
@@ -95,7 +95,7 @@ impl BertForMaskedLm {
     /// # Shapes
     ///
     /// - `positions`: `[positions]`, each the index `row · seq + column` of a token
-    /// - result: `[positions, vocab_size]`
+    /// - result: `[positions, vocab_size]`, still to be computed
     ///
     /// # Panics
     ///
@@ -107,9 +107,9 @@ impl BertForMaskedLm {
         mask: &AttentionMask,
         positions: Tensor<1, Int>,
         context: &Context,
-    ) -> Tensor<2> {
+    ) -> LinearLogits {
         let hidden = self.bert.forward(input_ids, token_type_ids, mask, context);
-        self.logits(rows(hidden, positions), context)
+        self.head.linear_logits(rows(hidden, positions), &self.bert.token_embedding, context)
     }
 
     /// The head alone.
@@ -162,8 +162,20 @@ impl MlmHead {
     ///
     /// `[..., hidden_size]` to `[..., vocab_size]`
     pub fn forward<const D: usize>(&self, hidden: Tensor<D>, embedding: &Embedding, context: &Context) -> Tensor<D> {
-        let transformed = self.activation.apply(self.transform.forward(hidden, context));
-        embedding.logits(self.norm.forward(transformed), Some(self.bias.val()), context)
+        embedding.logits(self.transformed(hidden, context), Some(self.bias.val()), context)
+    }
+
+    /// [`forward`](Self::forward) whose last product is still to be computed, for a loss.
+    ///
+    /// # Shapes
+    ///
+    /// `[rows, hidden_size]` to `[rows, vocab_size]`
+    pub fn linear_logits(&self, hidden: Tensor<2>, embedding: &Embedding, context: &Context) -> LinearLogits {
+        embedding.linear_logits(self.transformed(hidden, context), Some(self.bias.val()))
+    }
+
+    fn transformed<const D: usize>(&self, hidden: Tensor<D>, context: &Context) -> Tensor<D> {
+        self.norm.forward(self.activation.apply(self.transform.forward(hidden, context)))
     }
 }
 
@@ -199,7 +211,7 @@ impl BertForPreTraining {
         Ok(Self { bert: self.bert.with_dropout(dropout)?, ..self })
     }
 
-    /// The logits of the tokens at `positions` and those of the next-sentence classes.
+    /// The logits of the tokens at `positions`, still to be computed, and those of the next-sentence classes.
     ///
     /// # Shapes
     ///
@@ -215,10 +227,10 @@ impl BertForPreTraining {
         mask: &AttentionMask,
         positions: Tensor<1, Int>,
         context: &Context,
-    ) -> (Tensor<2>, Tensor<2>) {
+    ) -> (LinearLogits, Tensor<2>) {
         let hidden = self.bert.forward(input_ids, token_type_ids, mask, context);
         let pooled = self.pooler.forward(first_token(hidden.clone()), context).tanh();
-        let tokens = self.head.forward(rows(hidden, positions), &self.bert.token_embedding, context);
+        let tokens = self.head.linear_logits(rows(hidden, positions), &self.bert.token_embedding, context);
         (tokens, self.next_sentence.forward(pooled, context))
     }
 }

@@ -10,7 +10,7 @@ use burn::{
 };
 use fornax_backend::Precision;
 use fornax_nn::{Embedding, Init, Linear, initialise};
-use fornax_ops::Context;
+use fornax_ops::{Context, LinearLogits};
 
 pub use config::T5Config;
 pub use generation::T5State;
@@ -141,10 +141,20 @@ impl T5 {
     pub fn logits<const D: usize>(&self, hidden: Tensor<D>, context: &Context) -> Tensor<D> {
         match &self.head {
             Some(head) => head.forward(hidden, context),
-            None => {
-                let scale = (self.config.hidden_size as f64).powf(-0.5);
-                self.token_embedding.logits(hidden.mul_scalar(scale), None, context)
-            }
+            None => self.token_embedding.logits(self.scaled(hidden), None, context),
         }
+    }
+
+    /// [`logits`](Self::logits) that are still to be computed, `[batch · target_len, vocab_size]`, for a loss.
+    pub fn linear_logits(&self, hidden: Tensor<3>) -> LinearLogits {
+        match &self.head {
+            Some(head) => head.linear_logits(hidden),
+            None => self.token_embedding.linear_logits(self.scaled(hidden), None),
+        }
+    }
+
+    /// What a tied head is given.
+    fn scaled<const D: usize>(&self, hidden: Tensor<D>) -> Tensor<D> {
+        hidden.mul_scalar((self.config.hidden_size as f64).powf(-0.5))
     }
 }

@@ -12,7 +12,7 @@ use burn::{
     tensor::{Device, Int, Tensor},
 };
 use fornax_nn::{Embedding, Init, LayerNorm, Linear, constant, initialise};
-use fornax_ops::{AttentionMask, Context, checkpoint, dropout};
+use fornax_ops::{AttentionMask, Context, LinearLogits, checkpoint, dropout};
 
 use crate::ModelError;
 
@@ -191,6 +191,14 @@ impl Transformer {
         match &self.head {
             Some(head) => head.forward(hidden, context),
             None => self.target_table().logits(hidden, self.head_bias.as_ref().map(Param::val), context),
+        }
+    }
+
+    /// [`logits`](Self::logits) that are still to be computed, `[batch · target_len, target_vocab_size]`, for a loss.
+    pub fn linear_logits(&self, hidden: Tensor<3>) -> LinearLogits {
+        match &self.head {
+            Some(head) => head.linear_logits(hidden),
+            None => self.target_table().linear_logits(hidden, self.head_bias.as_ref().map(Param::val)),
         }
     }
 

@@ -39,7 +39,7 @@ enum Input<T> {
 
 /// The side that the input stands on in the gradient of `weight`, which is made in the order of the weight's own memory, so that adding
 /// it to another gradient of the weight costs no copy.
-fn side<B: HostMemory>(weight: &FloatTensor<B>) -> Side {
+pub(super) fn side<B: HostMemory>(weight: &FloatTensor<B>) -> Side {
     let in_order = B::strided(weight).is_some_and(|(_, strides)| strides[1] == 1);
     if in_order { Side::Left } else { Side::Right }
 }
@@ -122,18 +122,19 @@ impl<B: Kernels> Operation<B, 3> for TiledLinear {
     }
 }
 
-struct Inputs<B: HostMemory> {
-    x: FloatTensor<B>,
+pub(super) struct Inputs<B: HostMemory> {
+    /// Contiguous, as is the bias.
+    pub(super) x: FloatTensor<B>,
     /// One that [`matrix`] can walk.
-    weight: FloatTensor<B>,
-    bias: Option<FloatTensor<B>>,
+    pub(super) weight: FloatTensor<B>,
+    pub(super) bias: Option<FloatTensor<B>>,
     /// Of `x`.
     rows: usize,
 }
 
 impl<B: HostMemory> Inputs<B> {
     #[allow(clippy::expect_used)]
-    fn new([x, weight, bias]: [Option<FloatTensor<B>>; 3]) -> Self {
+    pub(super) fn new([x, weight, bias]: [Option<FloatTensor<B>>; 3]) -> Self {
         let (x, weight) = x.zip(weight).expect("an input and a weight");
         let weight = if matrix::<B>(&weight).is_some() { weight } else { B::contiguous(weight) };
         let rows = x.shape().num_elements() / weight.shape()[0].max(1);
@@ -141,7 +142,7 @@ impl<B: HostMemory> Inputs<B> {
     }
 
     #[allow(clippy::expect_used)]
-    fn weights(&self) -> Matrix<'_> {
+    pub(super) fn weights(&self) -> Matrix<'_> {
         matrix::<B>(&self.weight).expect("checked")
     }
 

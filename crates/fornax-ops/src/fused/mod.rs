@@ -8,6 +8,8 @@
 
 // Burn 0.23 drops LibTorch, which this stays for as long as 0.22 is pinned (docs/src/decisions.md).
 #![cfg_attr(feature = "libtorch", allow(deprecated))]
+// Without a Cube backend, what `backend_extension` makes of `CubeFused` does nothing with its arguments.
+#![cfg_attr(not(feature = "cube"), allow(unused_variables))]
 
 mod activation;
 mod attention;
@@ -15,6 +17,8 @@ mod cross_entropy;
 mod dropout;
 mod embedding;
 mod linear;
+#[cfg(target_arch = "x86_64")]
+mod linear_cross_entropy;
 #[cfg(target_arch = "x86_64")]
 mod linear_tiled;
 mod memory;
@@ -163,6 +167,18 @@ pub(crate) trait HostFused: Backend {
         smoothing: f32,
     ) -> FloatTensor<Self>;
 
+    /// [`fused_cross_entropy`](Self::fused_cross_entropy) of `hidden · weight + bias`, in chunks of so many rows, where
+    /// [`multiplies_by_tiles`].
+    fn fused_linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        #[extension_type] bias: Maybe<Self>,
+        targets: Arc<[Option<usize>]>,
+        smoothing: f32,
+        bf16: bool,
+        chunk: usize,
+    ) -> FloatTensor<Self>;
+
     /// `[ids, size]`
     fn fused_embedding(table: FloatTensor<Self>, ids: Arc<[usize]>) -> FloatTensor<Self>;
 
@@ -223,6 +239,26 @@ impl<A: Apply<Inner: Kernels>> HostFused for A {
         smoothing: f32,
     ) -> FloatTensor<Self> {
         Self::apply(CrossEntropySums { targets, smoothing }, [Some(logits)])
+    }
+
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    fn fused_linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: Maybe<Self>,
+        targets: Arc<[Option<usize>]>,
+        smoothing: f32,
+        bf16: bool,
+        chunk: usize,
+    ) -> FloatTensor<Self> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let factors = if bf16 { Factors::Bf16 } else { Factors::F32 };
+            let operation = linear_cross_entropy::TiledLinearCrossEntropy { factors, targets, smoothing, chunk };
+            Self::apply(operation, [Some(hidden), Some(weight), bias.option()])
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        unreachable!("products by tiles are of x86-64")
     }
 
     fn fused_embedding(table: FloatTensor<Self>, ids: Arc<[usize]>) -> FloatTensor<Self> {
@@ -399,4 +435,13 @@ pub(crate) fn rounds(precision: Precision, device: &Device) -> Option<bool> {
         Precision::Bf16 => multiplies_bf16().then_some(true),
         Precision::F16 => None,
     }
+}
+
+/// Whether products of matrices of these sizes, `[rows, inner, columns]`, are made of tiles, and of factors rounded to bfloat16 or not.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+pub(crate) fn multiplies_by_tiles(precision: Precision, device: &Device, sizes: [usize; 3]) -> Option<bool> {
+    #[cfg(target_arch = "x86_64")]
+    return rounds(precision, device).filter(|bf16| !sizes.contains(&0) && (*bf16 || pays_in_f32(sizes)));
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::{is_fused, is_on_host, rounds, takes_attention};
 use crate::{
-    AttentionMask, AttentionOptions, Context, attention, cross_entropy, dropout, embedding, gelu,
+    AttentionMask, AttentionOptions, Context, CrossEntropy, LinearLogits, attention, cross_entropy, dropout, embedding,
+    gelu,
     host::{attention::Sizes, elementwise::Noise},
     linear, norm, packed_attention, relu, smoothed_cross_entropy_sum,
     testing::*,
@@ -209,6 +210,67 @@ fn losses() {
                 |x| sums(cross_entropy::reference(x[0].clone(), targets.clone(), -100, smoothing)),
             );
         }
+    }
+}
+
+/// Chunks that leave a rest, sizes that take tiles and such that don't, a weight that is another tensor's transpose.
+#[test]
+fn losses_of_linear_logits() {
+    let bf16 = rounds(Precision::Bf16, &test_device()) == Some(true);
+    let precisions = [(Precision::F32, ROUNDING), (Precision::Bf16, BF16)];
+    for (precision, tolerance) in &precisions[..if bf16 { 2 } else { 1 }] {
+        for ([rows, size, classes], chunk) in
+            [([1, 1, 2], 5), ([37, 5, 33], 8), ([150, 70, 130], 64), ([150, 70, 130], 300)]
+        {
+            let wanted = |i: i64| if i % 5 == 4 { -100 } else { i * 7 % classes as i64 };
+            let targets = ints((0..rows as i64).map(wanted).collect(), [rows]);
+            for (tied, smoothing) in [(false, 0.0), (true, 0.1)] {
+                let weight = if tied { [classes, size] } else { [size, classes] };
+                let logits = |x: &[Tensor<2>]| {
+                    let weight = if tied { x[1].clone().transpose() } else { x[1].clone() };
+                    LinearLogits { hidden: x[0].clone(), weight, bias: x.get(2).map(|x| x.clone().flatten(0, 1)) }
+                };
+                let mut inputs = vec![input([rows, size], 1), input(weight, 2)];
+                inputs.extend(tied.then(|| input([1, classes], 3)));
+                // Rounded logits may have another largest one.
+                let sums = |sums: CrossEntropy| {
+                    let parts = [sums.sum, sums.negative_log_likelihood, sums.count];
+                    Tensor::cat(parts.to_vec(), 0).reshape([1, 3])
+                };
+                let context = Context::evaluation(*precision);
+                agree_within(
+                    *tolerance,
+                    &inputs,
+                    |x| sums(logits(x).cross_entropy_sum_in_chunks(targets.clone(), -100, smoothing, &context, chunk)),
+                    |x| {
+                        let LinearLogits { hidden, weight, bias } = logits(x);
+                        let logits = linear::reference(hidden, weight, bias, FloatDType::F32);
+                        sums(cross_entropy::reference(logits, targets.clone(), -100, smoothing))
+                    },
+                );
+            }
+        }
+    }
+}
+
+/// Without a graph, and how many are right.
+#[test]
+fn evaluation_of_linear_logits() {
+    let device = test_device();
+    let [rows, size, classes] = [150, 70, 130];
+    let targets = Tensor::from_data(TensorData::new((0..rows as i64).collect::<Vec<_>>(), [rows]), &device) % 7;
+    let tensors = [([rows, size], 1), ([size, classes], 2)]
+        .map(|(shape, seed)| tensor(&numbers(shape.iter().product(), seed), shape, &device));
+    let logits = || {
+        let [hidden, weight] = tensors.clone();
+        LinearLogits { hidden, weight, bias: None }
+    };
+    let expected = cross_entropy::reference(logits().compute(&evaluation()), targets.clone(), 3, 0.0);
+    for chunk in [64, 151] {
+        let found = logits().cross_entropy_sum_in_chunks(targets.clone(), 3, 0.0, &evaluation(), chunk);
+        assert_eq!(values(found.correct), values(expected.correct.clone()));
+        assert_eq!(values(found.count), values(expected.count.clone()));
+        assert_near(ROUNDING, "loss", &values(found.sum), &values(expected.sum.clone()));
     }
 }
 

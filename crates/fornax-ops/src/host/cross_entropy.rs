@@ -111,3 +111,30 @@ pub(crate) fn backward(
     let pieces = logits.chunks(ROWS * classes).zip(targets.chunks(ROWS)).zip(log_sums.chunks(ROWS));
     each(pieces.zip(out.chunks_mut(ROWS * classes)), run);
 }
+
+/// [`backward`] with a scale of 1, in the memory of the logits.
+pub(crate) fn backward_in_place(
+    logits: &mut [f32],
+    classes: usize,
+    targets: &[Option<usize>],
+    smoothing: f32,
+    log_sums: &[f32],
+) {
+    let spread = smoothing / classes as f32;
+    let run = |((logits, targets), log_sums): ((&mut [f32], &[Option<usize>]), &[f32])| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((row, target), log_sum) in logits.chunks_exact_mut(classes).zip(targets).zip(log_sums) {
+                    let Some(target) = *target else {
+                        row.fill(0.0);
+                        continue;
+                    };
+                    row.iter_mut().for_each(|logit| *logit = exp(*logit - log_sum) - spread);
+                    row[target] -= 1.0 - smoothing;
+                }
+            },
+        );
+    };
+    each(logits.chunks_mut(ROWS * classes).zip(targets.chunks(ROWS)).zip(log_sums.chunks(ROWS)), run);
+}

@@ -61,7 +61,7 @@ fn masked_lm(golden: &Golden, case: &str, model: &BertForMaskedLm, device: &Devi
     let [places, targets] = targets(golden, case, device);
     let logits = model.forward(ids.clone(), types.clone(), &batch.mask, &training());
     let at = model.forward_at(ids, types, &batch.mask, places, &training());
-    let loss = mean(cross_entropy_sum(at, targets, IGNORE));
+    let loss = mean(at.cross_entropy_sum(targets, IGNORE, 0.0, &training()));
     Outcome { logits: vec![("logits", batch.at_tokens(logits))], loss }
 }
 
@@ -103,8 +103,9 @@ fn pretraining_of_bert() {
         let (logits, _) = run(tokens);
         let (masked, following) = run(places);
         let follows = golden.int_tensor::<1>(&format!("{case}.next_sentence_label"), device);
-        let loss = mean(cross_entropy_sum(masked, targets, IGNORE))
+        let loss = mean(masked.cross_entropy_sum(targets, IGNORE, 0.0, &training()))
             + mean(cross_entropy_sum(following.clone(), follows, IGNORE));
+        let logits = logits.compute(&training());
         Outcome { logits: vec![("logits", logits), ("next_sentence_logits", following)], loss }
     };
     assert_parity(

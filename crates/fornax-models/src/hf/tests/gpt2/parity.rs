@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use fornax_backend::test_device;
-use fornax_ops::{AttentionMask, cross_entropy_sum};
+use fornax_ops::AttentionMask;
 
 use super::{
     super::{
@@ -42,8 +42,9 @@ impl Case {
     }
 
     fn outcome(&self, model: &Gpt2) -> Outcome {
-        let logits = model.forward(self.input_ids.clone(), &self.mask, &training()).flatten::<2>(0, 1);
-        let entropy = cross_entropy_sum(logits.clone(), self.targets.clone(), IGNORE);
+        let hidden = model.hidden(self.input_ids.clone(), &self.mask, &training());
+        let logits = model.logits(hidden.clone(), &training()).flatten::<2>(0, 1);
+        let entropy = model.linear_logits(hidden).cross_entropy_sum(self.targets.clone(), IGNORE, 0.0, &training());
         Outcome { logits: vec![("logits", logits)], loss: entropy.sum / entropy.count }
     }
 }

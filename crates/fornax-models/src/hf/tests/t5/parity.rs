@@ -6,7 +6,7 @@ use burn::{
 };
 use fornax_backend::test_device;
 use fornax_nn::RelativePositionBias;
-use fornax_ops::{Context, cross_entropy_sum};
+use fornax_ops::Context;
 use serde::Deserialize;
 
 use super::{
@@ -26,8 +26,10 @@ fn cases() -> impl Iterator<Item = (String, &'static str)> {
 fn outcome(golden: &Golden, case: &str, model: &T5, context: &Context, device: &Device) -> Outcome {
     let batch = Batch::open(golden, case, device);
     let decoder_input_ids = batch.decoder_input_ids.clone();
-    let logits = model.forward(batch.input_ids.clone(), batch.lengths(), decoder_input_ids, context).flatten::<2>(0, 1);
-    let entropy = cross_entropy_sum(logits.clone(), batch.targets, IGNORE);
+    let encoded = model.encode(batch.input_ids.clone(), batch.lengths(), context);
+    let hidden = model.decode(encoded, batch.lengths(), decoder_input_ids, context);
+    let logits = model.logits(hidden.clone(), context).flatten::<2>(0, 1);
+    let entropy = model.linear_logits(hidden).cross_entropy_sum(batch.targets, IGNORE, 0.0, context);
     Outcome { logits: vec![("logits", logits)], loss: entropy.sum / entropy.count }
 }
 

@@ -2,7 +2,6 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use fornax_backend::test_device;
-use fornax_ops::cross_entropy_sum;
 use serde::Deserialize;
 
 use super::{
@@ -36,8 +35,9 @@ impl Batch {
 
     fn outcome(&self, model: &Transformer) -> Outcome {
         let (source, lengths, target) = (self.input_ids.clone(), self.lengths.clone(), self.decoder_input_ids.clone());
-        let logits = model.forward(source, lengths, target, &training()).flatten::<2>(0, 1);
-        let entropy = cross_entropy_sum(logits.clone(), self.targets.clone(), IGNORE);
+        let hidden = model.hidden(source, lengths, target, &training());
+        let logits = model.logits(hidden.clone(), &training()).flatten::<2>(0, 1);
+        let entropy = model.linear_logits(hidden).cross_entropy_sum(self.targets.clone(), IGNORE, 0.0, &training());
         Outcome { logits: vec![("logits", logits)], loss: entropy.sum / entropy.count }
     }
 }

@@ -1,0 +1,179 @@
+use burn::{
+    backend::Dispatch,
+    tensor::{Int, Tensor},
+};
+
+use crate::{
+    Context, CrossEntropy,
+    cross_entropy::{classes_of, split},
+    fused::{HostFused, Maybe, multiplies_by_tiles},
+    linear,
+    slope::constant,
+    smoothed_cross_entropy_sum,
+};
+
+/// Logits that are in memory at once, where they are not all needed: 128 MiB.
+const CHUNK: usize = 32 << 20;
+
+/// Logits that are still to be computed: `hidden · weight + bias`.
+///
+/// A loss takes them a chunk of rows at a time, and its gradients with them, so that of the largest matrix of a language model never
+/// more than a chunk exists.
+#[derive(Clone, Debug)]
+pub struct LinearLogits {
+    /// `[rows, hidden_size]`
+    pub hidden: Tensor<2>,
+    /// `[hidden_size, classes]`
+    pub weight: Tensor<2>,
+    /// `[classes]`
+    pub bias: Option<Tensor<1>>,
+}
+
+impl LinearLogits {
+    /// All of them, the product in [`Context::precision`].
+    ///
+    /// # Shapes
+    ///
+    /// Result: `[rows, classes]`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes don't fit.
+    pub fn compute(self, context: &Context) -> Tensor<2> {
+        linear(self.hidden, self.weight, self.bias, context)
+    }
+
+    /// [`smoothed_cross_entropy_sum`] of them.
+    ///
+    /// With a graph, the gradients of the three tensors are computed along with the loss, chunk by chunk, and wait for the backward pass,
+    /// which multiplies them with the gradient of the loss: as many products as computing all logits takes, and none twice.
+    ///
+    /// # Shapes
+    ///
+    /// - `targets`: `[rows]`, each `ignore` or in `0..classes`
+    ///
+    /// # Panics
+    ///
+    /// When the shapes don't fit, and when `smoothing` is not in `0..1`.
+    pub fn cross_entropy_sum(
+        self,
+        targets: Tensor<1, Int>,
+        ignore: i64,
+        smoothing: f64,
+        context: &Context,
+    ) -> CrossEntropy {
+        let chunk = (CHUNK / self.weight.dims()[1].max(1)).next_multiple_of(32);
+        self.cross_entropy_sum_in_chunks(targets, ignore, smoothing, context, chunk)
+    }
+
+    /// In chunks of at most `chunk` rows.
+    pub(crate) fn cross_entropy_sum_in_chunks(
+        self,
+        targets: Tensor<1, Int>,
+        ignore: i64,
+        smoothing: f64,
+        context: &Context,
+        chunk: usize,
+    ) -> CrossEntropy {
+        let ([rows, size], [inputs, classes]) = (self.hidden.dims(), self.weight.dims());
+        assert_eq!(size, inputs, "linear logits: last size of the hidden states against first size of the weight");
+        assert_eq!([rows], targets.dims(), "cross_entropy_sum: rows of logits against targets");
+        assert!((0.0..1.0).contains(&smoothing), "cross_entropy_sum: smoothing {smoothing} is not in 0..1");
+        if let Some(bf16) =
+            multiplies_by_tiles(context.precision(), &self.hidden.device(), [rows.min(chunk), inputs, classes])
+        {
+            let (hidden, weight) = (self.hidden.into_dispatch(), self.weight.into_dispatch());
+            let (bias, targets) = (Maybe::new(self.bias), classes_of(targets, classes, ignore));
+            return split(Tensor::from_dispatch(Dispatch::fused_linear_cross_entropy(
+                hidden,
+                weight,
+                bias,
+                targets,
+                smoothing as f32,
+                bf16,
+                chunk,
+            )));
+        }
+        match rows <= chunk {
+            true => smoothed_cross_entropy_sum(self.compute(context), targets, ignore, smoothing),
+            false => self.by_tensors(&targets, ignore, smoothing, context, chunk),
+        }
+    }
+
+    /// In operations on tensors. A chunk has a graph of its own, from its logits to its loss, which is gone before the next one.
+    fn by_tensors(
+        self,
+        targets: &Tensor<1, Int>,
+        ignore: i64,
+        smoothing: f64,
+        context: &Context,
+        chunk: usize,
+    ) -> CrossEntropy {
+        let tracked =
+            self.hidden.is_tracked() || self.weight.is_tracked() || self.bias.as_ref().is_some_and(Tensor::is_tracked);
+        let (hidden, weight) = (constant(&self.hidden), constant(&self.weight));
+        let bias = self.bias.as_ref().map(constant);
+        let rows = hidden.dims()[0];
+        let mut sums: Option<CrossEntropy> = None;
+        let mut slopes = Slopes::default();
+        for first in (0..rows).step_by(chunk) {
+            let len = chunk.min(rows - first);
+            let x = hidden.clone().narrow(0, first, len);
+            let logits = linear(x.clone(), weight.clone(), bias.clone(), context);
+            let logits = if tracked { logits.require_grad() } else { logits };
+            let more =
+                smoothed_cross_entropy_sum(logits.clone(), targets.clone().narrow(0, first, len), ignore, smoothing);
+            if tracked && let Some(slope) = logits.grad(&more.sum.backward()) {
+                slopes.add(x, &weight, Tensor::from_inner(slope), bias.is_some(), context);
+            }
+            let more = CrossEntropy { sum: constant(&more.sum), ..more };
+            sums = Some(match sums {
+                None => more,
+                Some(sums) => sums + more,
+            });
+        }
+        // There is more than one chunk, or the plain form would do.
+        #[allow(clippy::expect_used)]
+        let sums = sums.expect("a chunk");
+        match slopes.attached(self) {
+            // Its value is 0.
+            Some(linear) => CrossEntropy { sum: (linear.clone() - constant(&linear)) + sums.sum, ..sums },
+            None => sums,
+        }
+    }
+}
+
+/// The gradients of a loss that is summed over chunks.
+#[derive(Default)]
+struct Slopes {
+    hidden: Vec<Tensor<2>>,
+    weight: Option<Tensor<2>>,
+    bias: Option<Tensor<1>>,
+}
+
+impl Slopes {
+    /// Those of one more chunk, of whose logits `slope` is the gradient.
+    fn add(&mut self, x: Tensor<2>, weight: &Tensor<2>, slope: Tensor<2>, bias: bool, context: &Context) {
+        fn sum<const D: usize>(total: Option<Tensor<D>>, more: Tensor<D>) -> Option<Tensor<D>> {
+            Some(match total {
+                None => more,
+                Some(total) => total + more,
+            })
+        }
+        self.hidden.push(linear(slope.clone(), weight.clone().transpose(), None, context));
+        if bias {
+            self.bias = sum(self.bias.take(), slope.clone().sum_dim(0).squeeze_dim(0));
+        }
+        self.weight = sum(self.weight.take(), linear(x.transpose(), slope, None, context));
+    }
+
+    /// A number with these gradients.
+    fn attached(self, LinearLogits { hidden, weight, bias }: LinearLogits) -> Option<Tensor<1>> {
+        // By rows first, as in the reference form of a cross-entropy.
+        let linear = (hidden * Tensor::cat(self.hidden, 0)).sum_dim(1).sum() + (weight * self.weight?).sum_dim(1).sum();
+        Some(match bias.zip(self.bias) {
+            Some((bias, slope)) => linear + (bias * slope).sum(),
+            None => linear,
+        })
+    }
+}
