@@ -75,6 +75,22 @@ fn what_can_not_be_run_or_read_is_told_before_anything_is_measured() {
 }
 
 #[test]
+fn a_peer_that_fails_later_takes_no_round_before_with_it() {
+    let lab = lab();
+    let peer = r#"sh -c 'mkdir ran && echo "{\"tokens_per_second\": 100}"'"#;
+    let tiny = ["bench", "tiny", "--device", cpu(), "--steps", "1", "--rounds", "3", "--peer", peer, "--json"];
+    let outcome = lab.fornax(&tiny);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("round 2; the figures are of the rounds before: --peer: exit status: "),
+        "{outcome:?}"
+    );
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(report["rows"][0]["runs"].as_array().unwrap().len(), 1, "{report}");
+    assert!(report["rows"][0]["of_peer"].as_f64().unwrap() > 0.0, "{report}");
+}
+
+#[test]
 fn a_device_that_is_not_there_is_a_row_with_its_reason() {
     let lab = lab();
     let absent = if fornax_backend::Family::Cuda.is_compiled() { "cuda:99" } else { "cuda" };

@@ -90,11 +90,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let baseline = args.baseline.as_deref().map(open_baseline).transpose()?;
     args.save.as_deref().map_or(Ok(()), check_save)?;
 
-    let mut peers = Vec::new();
+    let (mut peers, mut peer_error) = (Vec::new(), None);
     for round in 1..=args.rounds {
         if let Some(words) = &peer {
             tracing::info!("round {round} of {}: the peer", args.rounds);
-            peers.push(run_peer(words)?);
+            match run_peer(words) {
+                Ok(figures) => peers.push(figures),
+                Err(error) if peers.is_empty() => return Err(error),
+                // The rounds before are minutes of work, and whole.
+                Err(error) => {
+                    peer_error = Some(error.context(format!("round {round}; the figures are of the rounds before")));
+                    break;
+                }
+            }
         }
         for run in runs.iter_mut().filter(|run| run.row.error.is_none()) {
             tracing::info!("round {round} of {}: {}", args.rounds, run.row);
@@ -113,9 +121,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         report.compare(baseline, file);
     }
     print(&report, args)?;
-    match report.failures() {
-        0 => Ok(()),
-        failures => bail!("{failures} of {} failed", report.rows.len()),
+    match (report.failures(), peer_error) {
+        (_, Some(error)) => Err(error),
+        (0, None) => Ok(()),
+        (failures, None) => bail!("{failures} of {} failed", report.rows.len()),
     }
 }
 
