@@ -1,5 +1,4 @@
 mod cases;
-mod child;
 mod report;
 
 use std::{
@@ -13,11 +12,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::{ValueEnum, builder::RangedU64ValueParser};
 use fornax_backend::{DeviceSpec, Precision};
-use fornax_cli::UsageContext;
+use fornax_cli::{Figures, UsageContext};
 use fornax_train::write_atomic;
 
 use cases::{Case, Selected, Setting, now};
-use child::Figures;
 use report::{Report, Row};
 
 /// The name of the command, behind which a process of a run gets arguments of its own.
@@ -108,7 +106,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             tracing::info!("round {round} of {}: {}", args.rounds, run.row);
             match Figures::of(&mut worker(run, args)?) {
                 Ok(figures) => run.rounds.push(figures),
-                Err(error) => run.row.error = Some(format!("{error:#}")),
+                Err(error) => run.row.error = Some(format!("{:#}", anyhow::Error::from(error))),
             }
         }
     }

@@ -2,10 +2,9 @@ use std::{fmt, fs, path::Path};
 
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets::UTF8_HORIZONTAL_ONLY};
+use fornax_cli::Figures;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use super::child::Figures;
 
 /// The newest layout of a report that this build reads, and the one it writes.
 const FORMAT_VERSION: u64 = 1;

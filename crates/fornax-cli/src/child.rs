@@ -1,0 +1,206 @@
+use std::{
+    io::{self, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+/// Lines of a failed program's stderr that are shown.
+const SHOWN: usize = 5;
+
+/// How long between two looks at a program that runs.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What a benchmark prints as JSON on its last line: a process of ours, or a peer, of which only the speed is asked for.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Figures {
+    /// Tokens of all timed steps over their time.
+    pub tokens_per_second: f64,
+    /// Median time of a step, in milliseconds.
+    pub step_ms: Option<f64>,
+    /// Share of the device's peak.
+    pub mfu: Option<f64>,
+    /// The largest resident memory of the process, in bytes.
+    pub peak_memory_bytes: Option<u64>,
+    /// Milliseconds from the start of the process to the end of its first step, or to its first token.
+    pub start_up_ms: Option<f64>,
+    /// Numbers in the model's parameters.
+    pub parameters: Option<u64>,
+    /// The full name of the device, which may have been `auto`.
+    pub device: Option<String>,
+    /// The loss of each step.
+    #[serde(default)]
+    pub losses: Vec<f64>,
+}
+
+/// Why a program gave no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum ChildError {
+    /// It can't be started or watched.
+    #[error("the program `{program}` can't be started")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It ended with another exit code than 0, or by a signal.
+    #[error("{reason}")]
+    Failed {
+        /// Its own error, else how it ended and its last lines.
+        reason: String,
+        /// The exit code; none after a signal.
+        code: Option<i32>,
+    },
+    /// It was ended because that was asked for.
+    #[error("stopped")]
+    Stopped,
+    /// It printed something else.
+    #[error("its last line is to be JSON with `tokens_per_second`, but is {line:?}")]
+    NoFigures {
+        /// The last line.
+        line: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It printed a speed that is none.
+    #[error("`tokens_per_second` is {speed}, and must be above 0")]
+    NoSpeed {
+        /// The speed.
+        speed: f64,
+    },
+}
+
+impl Figures {
+    /// Runs a program to its end and reads the last line that it prints.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be started or fails, with the end of what it says on stderr, and when its last line is no such JSON.
+    pub fn of(command: &mut Command) -> Result<Self, ChildError> {
+        Self::of_stoppable(command, || false)
+    }
+
+    /// As [`of`](Self::of), but ends the program as soon as `stop` holds.
+    ///
+    /// # Errors
+    ///
+    /// As [`of`](Self::of), and [`ChildError::Stopped`].
+    pub fn of_stoppable(command: &mut Command, stop: impl Fn() -> bool) -> Result<Self, ChildError> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let failed = |source| ChildError::Start { program: program.clone(), source };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(failed)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        // Both are read all the time: a pipe that is full would stop the program.
+        let (status, stdout, stderr) = thread::scope(|scope| {
+            let (stdout, stderr) = (scope.spawn(|| text(stdout)), scope.spawn(|| text(stderr)));
+            let status = wait(&mut child, &stop);
+            (status, stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default())
+        });
+        match status.map_err(failed)? {
+            // What ends this program may have ended the other one first.
+            _ if stop() => Err(ChildError::Stopped),
+            status if status.success() => Self::parse(&stdout),
+            status => Err(ChildError::Failed { reason: reason(&stderr, status), code: status.code() }),
+        }
+    }
+
+    fn parse(stdout: &str) -> Result<Self, ChildError> {
+        let line = stdout.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let figures: Self =
+            serde_json::from_str(line).map_err(|source| ChildError::NoFigures { line: line.to_owned(), source })?;
+        let speed = figures.tokens_per_second;
+        if speed > 0.0 { Ok(figures) } else { Err(ChildError::NoSpeed { speed }) }
+    }
+}
+
+/// All that comes out of a pipe.
+fn text(pipe: Option<impl Read>) -> String {
+    let mut bytes = Vec::new();
+    // What was read before an error is shown.
+    let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Waits for the end, which comes with `stop` at the latest.
+fn wait(child: &mut Child, stop: &impl Fn() -> bool) -> io::Result<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) if !stop() => thread::sleep(PAUSE),
+            Ok(None) => {
+                child.kill()?;
+                return child.wait();
+            }
+            Err(error) => {
+                // Nothing is to be left behind that nobody can watch.
+                let _ = child.kill();
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// What a program that failed says: its error, if it is one of ours, else how it ended and its last lines.
+fn reason(stderr: &str, status: ExitStatus) -> String {
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    if let Some(at) = lines.iter().rposition(|line| line.starts_with("error: ")) {
+        return lines[at..].join("\n").trim_start_matches("error: ").to_owned();
+    }
+    let end = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
+    if end.is_empty() { status.to_string() } else { format!("{status}: {end}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_read_and_more_than_the_speed_may_be_missing() {
+        let figures = Figures::parse("loading\n{\"tokens_per_second\": 2.5, \"mode\": \"eager\"}\n\n").unwrap();
+        assert_eq!((figures.tokens_per_second, figures.step_ms, figures.losses.len()), (2.5, None, 0));
+        let figures = Figures::parse("{\"tokens_per_second\": 3, \"step_ms\": 1.5, \"losses\": [2, 1.5]}").unwrap();
+        assert_eq!((figures.step_ms, figures.losses), (Some(1.5), vec![2.0, 1.5]));
+    }
+
+    #[test]
+    fn a_line_without_a_speed_is_shown() {
+        for (stdout, says) in [
+            ("", "is \"\""),
+            ("{\"tokens_per_second\": 1}\ndone\n", "is \"done\""),
+            ("{\"tokens_per_s\": 1}", "missing field `tokens_per_second`"),
+            ("{\"tokens_per_second\": 0}", "`tokens_per_second` is 0, and must be above 0"),
+        ] {
+            let message = format!("{:#}", anyhow::Error::from(Figures::parse(stdout).unwrap_err()));
+            assert!(message.contains(says), "{message}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_program_that_fails_is_told_by_its_error_or_by_its_last_lines() {
+        let of = |script: &str| Figures::of(Command::new("sh").args(["-c", script])).unwrap_err().to_string();
+        assert_eq!(
+            of("echo info >&2; echo 'error: no GPU' >&2; echo 'hint: buy one' >&2; exit 1"),
+            "no GPU\nhint: buy one"
+        );
+        let long = of("for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3");
+        assert!(long.starts_with("exit status: 3: line 3\n") && long.ends_with("line 7"), "{long}");
+        assert!(of("kill -9 $$").contains("signal: 9"));
+        let absent = Figures::of(&mut Command::new("./no-such-program")).unwrap_err().to_string();
+        assert_eq!(absent, "the program `./no-such-program` can't be started");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_program_says_more_than_a_pipe_holds_and_ends_when_it_is_to() {
+        let much = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; echo; echo '{\"tokens_per_second\": 1}'";
+        assert_eq!(Figures::of(Command::new("sh").args(["-c", much])).unwrap().tokens_per_second, 1.0);
+        let start = std::time::Instant::now();
+        let stopped = Figures::of_stoppable(Command::new("sleep").arg("60"), || start.elapsed() > 5 * PAUSE);
+        assert!(matches!(stopped, Err(ChildError::Stopped)) && start.elapsed() < Duration::from_secs(30));
+    }
+}
