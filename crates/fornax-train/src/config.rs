@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Cadence, TrainError, optimizer::foreign_keys};
+use crate::{Cadence, TrainError, micro_batch, optimizer::foreign_keys};
 
 /// `[train]`: length, batch size, seed and cadences of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -10,7 +10,11 @@ pub struct TrainConfig {
     pub max_steps: Option<u64>,
     /// Passes over the training data.
     pub max_epochs: Option<u64>,
-    /// Examples that the model sees at once.
+    /// Examples of one optimizer step: `micro_batch_size` times `gradient_accumulation`, as a check of these or, in a config with
+    /// `micro_batch_size = "auto"`, in their place.
+    pub batch_size: Option<usize>,
+    /// Examples that the model sees at once; [`MicroBatch`](crate::MicroBatch) in a config file.
+    #[serde(deserialize_with = "micro_batch::examples")]
     pub micro_batch_size: usize,
     /// Micro-batches that make one optimizer step.
     pub gradient_accumulation: usize,
@@ -37,6 +41,8 @@ impl Default for TrainConfig {
             // The length is a run's own: a default would hide that it was forgotten.
             max_steps: None,
             max_epochs: None,
+            // The two below say it.
+            batch_size: None,
             // Fits a model of 100M parameters with 512 tokens on 8 GB.
             micro_batch_size: 8,
             // The batch is the micro-batch until memory says otherwise.
@@ -88,12 +94,31 @@ impl TrainConfig {
         at_least_one("train.max_epochs", self.max_epochs.unwrap_or(1))?;
         at_least_one("train.micro_batch_size", self.micro_batch_size as u64)?;
         at_least_one("train.gradient_accumulation", self.gradient_accumulation as u64)?;
+        self.check_batch_size()?;
         at_least_one("train.log_every", self.log_every)?;
         at_least_one("train.early_stopping_patience", self.early_stopping_patience.unwrap_or(1))?;
         if self.metric_for_best.is_empty() {
             return Err(config_error("train.metric_for_best", "must name a metric, such as `loss`"));
         }
         Ok(())
+    }
+
+    /// Refuses a `batch_size` that isn't what the step has.
+    fn check_batch_size(&self) -> Result<(), TrainError> {
+        let (rows, number) = (self.micro_batch_size, self.gradient_accumulation);
+        let Some(batch_size) = self.batch_size.filter(|&size| rows.checked_mul(number) != Some(size)) else {
+            return Ok(());
+        };
+        let way_out = match batch_size % rows {
+            0 if batch_size > 0 => format!("set train.gradient_accumulation to {}", batch_size / rows),
+            _ => "set train.micro_batch_size to a divisor of it, or to \"auto\"".to_owned(),
+        };
+        let product = rows.saturating_mul(number);
+        let problem = format!(
+            "is {batch_size}, but a step has {product} examples: train.micro_batch_size {rows} x \
+             train.gradient_accumulation {number}; hint: {way_out}"
+        );
+        Err(config_error("train.batch_size", &problem))
     }
 }
 
@@ -234,6 +259,7 @@ impl CheckpointConfig {
 pub fn displaced_by(key: &str, value: &str) -> &'static [&'static str] {
     match key {
         "optimizer.name" => foreign_keys(value),
+        "train.micro_batch_size" if value == "auto" => &["gradient_accumulation"],
         "schedule.warmup_steps" => &["warmup_ratio"],
         "schedule.warmup_ratio" => &["warmup_steps"],
         _ => &[],
@@ -277,6 +303,25 @@ mod tests {
             let expected = format!("`schedule.warmup_steps`: must be at least 1 for the schedule `{name}`");
             assert_eq!(schedule(&format!("name = '{name}'")), expected);
         }
+    }
+
+    #[test]
+    fn the_batch_of_a_step_is_the_product_of_its_parts() {
+        let train = |batch_size, micro_batch_size, gradient_accumulation| {
+            let sizes = TrainConfig { micro_batch_size, gradient_accumulation, ..TrainConfig::default() };
+            TrainConfig { max_steps: Some(1), batch_size: Some(batch_size), ..sizes }.validate()
+        };
+        train(24, 8, 3).unwrap();
+        assert_eq!(
+            message(train(64, 8, 1)),
+            "`train.batch_size`: is 64, but a step has 8 examples: train.micro_batch_size 8 x train.gradient_accumulation 1; \
+             hint: set train.gradient_accumulation to 8"
+        );
+        assert!(
+            message(train(65, 8, 1)).ends_with("hint: set train.micro_batch_size to a divisor of it, or to \"auto\"")
+        );
+        assert!(message(train(0, 8, 1)).starts_with("`train.batch_size`: is 0, but"));
+        assert!(message(train(9, usize::MAX, 2)).starts_with("`train.batch_size`: is 9, but"));
     }
 
     #[test]

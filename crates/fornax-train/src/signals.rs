@@ -15,7 +15,7 @@ use crate::summary::EXIT_INTERRUPTED;
 /// The handlers stay for the life of the process; once the value is dropped, the first signal leaves at once, so that
 /// what a recipe does after training can be interrupted as usual.
 #[derive(Clone, Debug)]
-pub(crate) struct Interrupt {
+pub struct Interrupt {
     requested: Arc<AtomicBool>,
     /// Whether the next signal ends the process.
     leave: Arc<AtomicBool>,
@@ -24,8 +24,12 @@ pub(crate) struct Interrupt {
 static HANDLERS: OnceLock<Interrupt> = OnceLock::new();
 
 impl Interrupt {
-    /// Installs the handlers, or rearms those of an earlier run of this process.
-    pub(crate) fn install() -> io::Result<Self> {
+    /// Installs the handlers, or rearms those that this process has installed before.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a handler.
+    pub fn install() -> io::Result<Self> {
         let interrupt = match HANDLERS.get() {
             Some(installed) => installed.clone(),
             None => {
@@ -50,7 +54,7 @@ impl Interrupt {
     }
 
     /// Whether a signal came.
-    pub(crate) fn requested(&self) -> bool {
+    pub fn requested(&self) -> bool {
         self.requested.load(Ordering::SeqCst)
     }
 

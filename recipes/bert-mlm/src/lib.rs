@@ -23,7 +23,8 @@ use fornax_data::{BatchSource, DataError, IGNORE_TARGET, MaskedBatch, SpecialTok
 use fornax_models::{BertConfig, BertForMaskedLm, BertForPreTraining};
 use fornax_ops::{AttentionMask, Context, CrossEntropy, cross_entropy_sum};
 use fornax_train::{
-    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Sums, Task, Term, TrainError, evaluate,
+    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Sums, Task, Term, TrainError,
+    check_run_folder, evaluate,
 };
 use indicatif::ProgressBar;
 
@@ -137,7 +138,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
 fn train<M: Pretraining + 'static>(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     config.validate()?;
     if !options.dry_run && options.bench.is_none() {
-        Run::<M>::check_folder(options)?;
+        check_run_folder(options)?;
     }
     let (config, opening) = start::resolve(config, options)?;
     let (config, task) = (&config, MaskedLm::new(&config.objective));

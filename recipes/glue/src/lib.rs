@@ -23,7 +23,7 @@ use fornax_backend::OpenDevice;
 use fornax_cli::{Ending, RunArgs, main_with, model_folder};
 use fornax_data::{BatchSource, DataError, SpecialToken, Split, Tokenizer};
 use fornax_models::{BertForSequenceClassification, hf};
-use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo, Summary};
+use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo, Summary, check_run_folder};
 
 pub use config::{Config, ModelConfig};
 pub use data::Data;
@@ -55,7 +55,7 @@ pub struct Args {
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<(Ending, Option<Summary>)> {
     config.validate()?;
     if !options.dry_run && options.bench.is_none() {
-        Run::<BertForSequenceClassification>::check_folder(options)?;
+        check_run_folder(options)?;
     }
     let (mut config, opening) = start::resolve(config, options)?;
     let device = fornax_backend::open(&options.device.parse()?)?;
@@ -186,7 +186,8 @@ pub fn execute(args: &Args) -> anyhow::Result<Ending> {
         [] => Ok(run(&args.run.load(DEFAULT_CONFIG)?.config, &args.run.options())?.0),
         seeds => {
             let begun = seeds::first_begun(seeds, args.run.run_dir.as_deref());
-            seeds::run(seeds, &args.run.load_of(begun.as_deref(), DEFAULT_CONFIG)?.config, &args.run.options())
+            let loaded = args.run.load_of(begun.as_deref(), DEFAULT_CONFIG)?;
+            seeds::run(seeds, &loaded.config, &args.run.options())
         }
     }
 }

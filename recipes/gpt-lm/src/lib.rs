@@ -21,7 +21,8 @@ use fornax_data::{BatchSource, DataError, IGNORE_TARGET, Split, TokenBatch, Toke
 use fornax_models::{Gpt2, hf};
 use fornax_ops::{AttentionMask, Context, CrossEntropy};
 use fornax_train::{
-    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Sums, Task, Term, TrainError, evaluate,
+    BatchSize, Learner, LearnerSettings, Metrics, Options, Run, RunInfo, Sums, Task, Term, TrainError,
+    check_run_folder, evaluate,
 };
 use indicatif::ProgressBar;
 
@@ -77,7 +78,7 @@ fn to_device(ids: &[i32], batch: &TokenBatch, device: &Device) -> Tensor<2, Int>
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     config.validate()?;
     if !options.dry_run && options.bench.is_none() {
-        Run::<Gpt2>::check_folder(options)?;
+        check_run_folder(options)?;
     }
     let (config, opening) = start::resolve(config, options)?;
     let config = &config;

@@ -23,7 +23,7 @@ use fornax_cli::{Ending, RunArgs, UsageContext, main_with};
 use fornax_data::{BatchSource, DataError, Split, Tokenizer};
 use fornax_models::{T5, generate::Seq2SeqOptions, hf};
 use fornax_pipelines::save_generation_config;
-use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo};
+use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo, check_run_folder};
 use outcome::Writer;
 use serde_json::{Map, Value, json};
 
@@ -55,7 +55,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     config.validate()?;
     T5::check_precision(options.precision).usage()?;
     if !options.dry_run && options.bench.is_none() {
-        Run::<T5>::check_folder(options)?;
+        check_run_folder(options)?;
     }
     let (config, opening) = start::resolve(config, options)?;
     let config = &config;

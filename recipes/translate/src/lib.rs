@@ -25,7 +25,7 @@ use fornax_models::{
     hf::{self, TransformerText},
 };
 use fornax_pipelines::save_generation_config;
-use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo};
+use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo, check_run_folder};
 
 pub use config::{Config, GenerateConfig, ModelConfig, ObjectiveConfig, TestConfig};
 pub use data::Data;
@@ -54,7 +54,7 @@ pub struct Args {
 pub fn run(config: &Config, options: &Options) -> anyhow::Result<Ending> {
     config.validate()?;
     if !options.dry_run && options.bench.is_none() {
-        Run::<Transformer>::check_folder(options)?;
+        check_run_folder(options)?;
     }
     let (config, opening) = start::resolve(config, options)?;
     let (config, task) = (&config, NextTargetToken::new(&config.objective));

@@ -20,6 +20,7 @@ use indicatif::ProgressBar;
 
 pub(crate) use config::CHANGEABLE;
 pub use config::open_config;
+pub use open::check_run_folder;
 
 use self::save::Writing;
 use crate::{

@@ -49,7 +49,7 @@ impl<M: Module> Run<M> {
         info: RunInfo,
         learner: &mut Learner<M>,
     ) -> Result<Self, TrainError> {
-        Self::check_folder(options)?;
+        check_run_folder(options)?;
         let table = config::to_table(config)?;
         let train: TrainConfig = config::section(&table, "train")?;
         let saving: CheckpointConfig = config::section(&table, "checkpoint")?;
@@ -114,27 +114,6 @@ impl<M: Module> Run<M> {
         Ok(run)
     }
 
-    /// Refuses what [`open`](Self::open) would refuse for the sake of the folder alone. It writes nothing, so a recipe asks
-    /// before it prepares its data.
-    ///
-    /// # Errors
-    ///
-    /// When there is no run to resume, or another run or somebody's files where a new one is to be written; when the config of
-    /// a run that is to be resumed can't be read.
-    pub fn check_folder(options: &Options) -> Result<(), TrainError> {
-        let Some(dir) = &options.run_dir else {
-            return if options.resume { Err(TrainError::ResumeNeedsRunDir) } else { Ok(()) };
-        };
-        if !dir.is_dir() {
-            return if options.resume { Err(TrainError::NothingToResume { dir: dir.clone() }) } else { Ok(()) };
-        }
-        if is_known(dir, &Checkpoints::of_run(dir), options.resume)? {
-            config::open_config(dir).map(drop)
-        } else {
-            Ok(())
-        }
-    }
-
     fn greet(&self) {
         let dir = self.dir.display();
         let (step, max_steps) = (self.state.step, self.max_steps);
@@ -147,6 +126,23 @@ impl<M: Module> Run<M> {
             None => format!("run folder `{dir}`, {max_steps} steps"),
         });
     }
+}
+
+/// Refuses what [`Run::open`] would refuse for the sake of the folder alone. It writes nothing, so it is asked before data is
+/// prepared.
+///
+/// # Errors
+///
+/// When there is no run to resume, or another run or somebody's files where a new one is to be written; when the config of
+/// a run that is to be resumed can't be read.
+pub fn check_run_folder(options: &Options) -> Result<(), TrainError> {
+    let Some(dir) = &options.run_dir else {
+        return if options.resume { Err(TrainError::ResumeNeedsRunDir) } else { Ok(()) };
+    };
+    if !dir.is_dir() {
+        return if options.resume { Err(TrainError::NothingToResume { dir: dir.clone() }) } else { Ok(()) };
+    }
+    if is_known(dir, &Checkpoints::of_run(dir), options.resume)? { config::open_config(dir).map(drop) } else { Ok(()) }
 }
 
 /// The length of the run.
