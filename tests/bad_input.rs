@@ -38,6 +38,31 @@ const USAGE: &[Case] = &[
     case(&["tiny.toml", "--set", "tokenizer.kind=bpe"], 2, &["tokenizer.kind", "byte-bpe"]),
     case(&["tiny.toml", "--max-steps", "0"], 2, &["`train.max_steps`", "at least 1"]),
     case(&["tiny.toml", "--set", "train.micro_batch_size=0"], 2, &["`train.micro_batch_size`", "at least 1"]),
+    case(&["tiny.toml", "--set", "train.micro_batch_size=autoo"], 2, &["`train.micro_batch_size`", "or \"auto\""]),
+    case(
+        &["tiny.toml", "--set", "train.micro_batch_size=auto"],
+        2,
+        &["--set train.micro_batch_size=auto", "needs train.batch_size"],
+    ),
+    case(
+        &["tiny.toml", "--set", "train.batch_size=64"],
+        2,
+        &["`train.batch_size`: is 64", "8 examples", "hint: set train.gradient_accumulation to 16"],
+    ),
+    // What the trial of a micro-batch finds wrong is this program's error.
+    case(
+        &[
+            "tiny.toml",
+            "--set",
+            "train.micro_batch_size=auto",
+            "--set",
+            "train.batch_size=4",
+            "--set",
+            "model.num_heads=3",
+        ],
+        2,
+        &["\"auto\": the smallest, 1, fails: ", "model.hidden_size = 16"],
+    ),
     case(&["tiny.toml", "--set", "objective.seq_len=0"], 2, &["objective.seq_len", "at least 1"]),
     case(&["tiny.toml", "--set", "optimizer.lr=-1"], 2, &["`optimizer.lr`", "must be > 0, got -1"]),
     case(&["tiny.toml", "--set", "optimizer.betas=[0.9, 1.0]"], 2, &["`optimizer.betas`", "below 1, got 1"]),

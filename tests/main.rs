@@ -6,6 +6,7 @@
 //! - [`docs`]: pages, links and configs in the repository are right.
 //! - [`encoders`]: pretraining and fine-tuning of encoders, from a text to predictions.
 //! - [`exactness`]: a run that was killed, interrupted or repeated is the run that was not, bit for bit.
+//! - [`micro_batch`]: a micro-batch that is left to trials is a number from the first step on.
 //! - [`pipelines`]: what encoder-decoders write, and how it is scored, from a folder to printed lines.
 //! - [`program`]: command lines, printed text and the files of a run are as documented.
 //! - [`text2text`]: an encoder-decoder from hidden spans and tasks to answers.
@@ -20,6 +21,7 @@ mod device;
 mod docs;
 mod encoders;
 mod exactness;
+mod micro_batch;
 mod pipelines;
 mod program;
 mod text2text;

@@ -4,6 +4,8 @@ use fornax_data::{DataConfig, closest, dataset::SourceKeys, labelled::LabelledCo
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use crate::micro_batch::{AutoMicroBatch, Refused};
+
 /// What each kind of `[data]` says about where data comes from. A key that a kind lacks is in none of its tables.
 const SOURCES: [SourceKeys; 3] = [DataConfig::SOURCE_KEYS, LabelledConfig::SOURCE_KEYS, PairConfig::SOURCE_KEYS];
 
@@ -57,7 +59,8 @@ pub struct Loaded<C> {
 
 /// Reads `path`, or `built_in` when there is none, lays the overrides `a.b=value` over it, and checks every key. An override that
 /// says where data comes from takes the place of what the config says of that, and one that names an optimizer that of the keys which
-/// only another has, each with a line in the log.
+/// only another has, each with a line in the log. A micro-batch that is left to trials is the smallest: only
+/// [`RunArgs`](crate::RunArgs) makes them.
 ///
 /// # Errors
 ///
@@ -67,27 +70,67 @@ pub fn load<C: DeserializeOwned>(
     built_in: &str,
     overrides: &[String],
 ) -> Result<Loaded<C>, ConfigError> {
-    let (origin, text) = match path {
-        Some(path) => {
-            let name = path.display().to_string();
-            let text =
-                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-            (name, text)
+    Given::read(path, built_in, overrides)?.parse()
+}
+
+/// A config as a table, with the overrides laid over it.
+#[derive(Debug)]
+pub(crate) struct Given<'a> {
+    /// Has numbers in the place of a micro-batch that is left to trials.
+    table: Table,
+    origin: String,
+    overrides: &'a [String],
+    /// Where it was left to trials, what they have to divide.
+    pub(crate) micro_batch: Option<AutoMicroBatch>,
+}
+
+impl<'a> Given<'a> {
+    /// Reads `path`, or `built_in` when there is none.
+    pub(crate) fn read(path: Option<&Path>, built_in: &str, overrides: &'a [String]) -> Result<Self, ConfigError> {
+        let (origin, text) = match path {
+            Some(path) => {
+                let name = path.display().to_string();
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+                (name, text)
+            }
+            None => ("the built-in config".to_owned(), built_in.to_owned()),
+        };
+        let mut table: Table = toml::from_str(&text).map_err(|error| syntax(&origin, &text, &error))?;
+        // A run's own `config.toml` carries the version of its folder's format, which is no key of a recipe.
+        table.remove("format_version");
+        for text in overrides {
+            apply(&mut table, text)?;
         }
-        None => ("the built-in config".to_owned(), built_in.to_owned()),
-    };
-    let mut table: Table = toml::from_str(&text).map_err(|error| syntax(&origin, &text, &error))?;
-    // A run's own `config.toml` carries the version of its folder's format, which is no key of a recipe.
-    table.remove("format_version");
-    for text in overrides {
-        apply(&mut table, text)?;
+        leave_out_displaced(&mut table, overrides);
+        let micro_batch = AutoMicroBatch::of(&table).map_err(|Refused { key, problem }| ConfigError::Key {
+            origin: said_by(&origin, overrides, key),
+            key: key.to_owned(),
+            problem,
+        })?;
+        let given = Self { table, origin, overrides, micro_batch };
+        Ok(match micro_batch {
+            Some(auto) => given.with_micro_batch(auto.smallest()),
+            None => given,
+        })
     }
-    leave_out_displaced(&mut table, overrides);
-    let config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
-        let path = error.path().to_string();
-        key_error(&origin, overrides, &path, error.into_inner().message())
-    })?;
-    Ok(Loaded { config, origin })
+
+    /// With this micro-batch, where it was left to trials.
+    pub(crate) fn with_micro_batch(mut self, micro_batch_size: usize) -> Self {
+        if let Some(auto) = self.micro_batch {
+            auto.write(micro_batch_size, &mut self.table);
+        }
+        self
+    }
+
+    /// The typed config.
+    pub(crate) fn parse<C: DeserializeOwned>(&self) -> Result<Loaded<C>, ConfigError> {
+        let config = serde_path_to_error::deserialize(Value::Table(self.table.clone())).map_err(|error| {
+            let path = error.path().to_string();
+            key_error(&self.origin, self.overrides, &path, error.into_inner().message())
+        })?;
+        Ok(Loaded { config, origin: self.origin.clone() })
+    }
 }
 
 fn syntax(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
@@ -167,19 +210,24 @@ fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> C
             }
         }
     };
+    let origin = said_by(origin, overrides, &key);
+    ConfigError::Key { origin, key, problem }
+}
+
+/// Who gave a key: an override, else the config.
+fn said_by(origin: &str, overrides: &[String], key: &str) -> String {
     let said = overrides.iter().find(|text| {
         let path = text.split_once('=').map_or("", |(path, _)| path.trim());
         let below =
             |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with(['.', '[']));
-        path == key || below(path, &key) || below(&key, path)
+        path == key || below(path, key) || below(key, path)
     });
-    let origin = said.map_or_else(|| format!("config {origin}"), |text| format!("--set {text}"));
-    ConfigError::Key { origin, key, problem }
+    said.map_or_else(|| format!("config {origin}"), |text| format!("--set {text}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use fornax_train::{OptimizerConfig, OptimizerRule, ScheduleConfig};
+    use fornax_train::{OptimizerConfig, OptimizerRule, ScheduleConfig, TrainConfig};
     use serde::Deserialize;
 
     use super::*;
@@ -261,6 +309,43 @@ mod tests {
     fn an_override_of_the_warmup_takes_the_place_of_its_other_form() {
         let schedule = load_with("[schedule]\nwarmup_steps = 9\n", &["schedule.warmup_ratio=0.1"]).unwrap().schedule;
         assert_eq!((schedule.warmup_steps, schedule.warmup_ratio), (None, Some(0.1)));
+    }
+
+    #[test]
+    fn a_micro_batch_that_is_left_to_trials_is_the_smallest_where_there_are_none() {
+        #[derive(Deserialize)]
+        struct Config {
+            train: TrainConfig,
+        }
+        let sizes = |text: &str, overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+            let loaded = load::<Config>(None, text, &overrides).map_err(|error| error.to_string())?;
+            let TrainConfig { batch_size, micro_batch_size, gradient_accumulation, .. } = loaded.config.train;
+            Ok::<_, String>((batch_size, micro_batch_size, gradient_accumulation))
+        };
+        let auto = "[train]\nbatch_size = 12\nmicro_batch_size = 'auto'";
+        assert_eq!(sizes(auto, &[]), Ok((Some(12), 1, 12)));
+        // A number given for it leaves the batch to be checked, and "auto" takes the place of its other half.
+        assert_eq!(sizes(auto, &["train.micro_batch_size=4"]), Ok((Some(12), 4, 1)));
+        let numbers = "[train]\nmicro_batch_size = 4\ngradient_accumulation = 3";
+        let given = ["train.micro_batch_size=auto", "train.batch_size=12"];
+        assert_eq!(sizes(numbers, &given), Ok((Some(12), 1, 12)));
+        let refused = |text: &str, overrides: &[&str]| sizes(text, overrides).unwrap_err();
+        assert_eq!(
+            refused(numbers, &given[..1]),
+            "--set train.micro_batch_size=auto: key `train.micro_batch_size`: \"auto\" needs train.batch_size, the examples of a \
+             step, which it divides"
+        );
+        let both = refused(auto, &["train.gradient_accumulation=3"]);
+        assert!(
+            both.starts_with("--set train.gradient_accumulation=3: key `train.gradient_accumulation`: can't be"),
+            "{both}"
+        );
+        assert_eq!(
+            refused("[train]\nmicro_batch_size = 'autoo'", &[]),
+            "config the built-in config: key `train.micro_batch_size`: invalid value: string \"autoo\", expected a number of \
+             examples, or \"auto\""
+        );
     }
 
     #[test]

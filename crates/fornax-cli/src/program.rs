@@ -24,6 +24,11 @@ pub enum Ending {
     Interrupted,
 }
 
+/// A signal came before there was anything to save: exit code 130, and nothing is printed.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
 /// Marks an error as bad usage or bad config: exit code 2 instead of 1.
 #[derive(Debug)]
 pub struct Usage(anyhow::Error);
@@ -84,6 +89,7 @@ pub fn main_with<A: Parser + Send>(
     match catch_unwind(AssertUnwindSafe(|| on_a_worker(|| program(args)))) {
         Ok(Ok(Ending::Done)) => ExitCode::SUCCESS,
         Ok(Ok(Ending::Interrupted)) => ExitCode::from(EXIT_INTERRUPTED as u8),
+        Ok(Err(error)) if error.is::<Interrupted>() => ExitCode::from(EXIT_INTERRUPTED as u8),
         // Whoever reads our output has enough of it, as `head` has.
         Ok(Err(error)) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {

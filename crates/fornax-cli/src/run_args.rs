@@ -8,7 +8,7 @@ use fornax_backend::{DeviceSpec, Precision};
 use fornax_train::Options;
 use serde::de::DeserializeOwned;
 
-use crate::{ConfigError, Loaded, load};
+use crate::{Loaded, config::Given};
 
 /// What `--overfit` and `--bench` may be: more is a slip, and steps by the billion would be too many to keep their times.
 const STEPS: RangeInclusive<u64> = 1..=1_000_000;
@@ -56,13 +56,15 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The config of this run: the file, or that of the run to resume, or `built_in`; under `--set`, under the short forms.
+    /// The config of this run of `recipe`: the file, or that of the run to resume, or `built_in`; under `--set`, under the short
+    /// forms. Where it leaves the micro-batch to trials, they are made now.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], with the key or flag that is wrong.
-    pub fn load<C: DeserializeOwned>(&self, built_in: &str) -> Result<Loaded<C>, ConfigError> {
-        self.load_of(self.run_dir.as_deref(), built_in)
+    /// [`ConfigError`](crate::ConfigError), with the key or flag that is wrong; a run folder that can't be used, and what a trial
+    /// fails with.
+    pub fn load<C: DeserializeOwned>(&self, recipe: &str, built_in: &str) -> anyhow::Result<Loaded<C>> {
+        self.load_of(self.run_dir.as_deref(), recipe, built_in)
     }
 
     /// As [`load`](Self::load), where the run to resume is in `folder`.
@@ -73,14 +75,21 @@ impl RunArgs {
     pub fn load_of<C: DeserializeOwned>(
         &self,
         folder: Option<&Path>,
+        recipe: &str,
         built_in: &str,
-    ) -> Result<Loaded<C>, ConfigError> {
+    ) -> anyhow::Result<Loaded<C>> {
         let mut overrides = self.overrides.clone();
         overrides.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         overrides.extend(self.max_steps.map(|steps| format!("train.max_steps={steps}")));
-        match self.resumed_config(folder) {
-            Some(stored) => load(None, &stored, &overrides),
-            None => load(self.config.as_deref(), built_in, &overrides),
+        let given = match self.resumed_config(folder) {
+            Some(stored) => Given::read(None, &stored, &overrides)?,
+            None => Given::read(self.config.as_deref(), built_in, &overrides)?,
+        };
+        // A mistake in any key is told before trials.
+        let loaded = given.parse()?;
+        match given.micro_batch {
+            Some(auto) => Ok(given.with_micro_batch(auto.settle(recipe, self, folder)?).parse()?),
+            None => Ok(loaded),
         }
     }
 

@@ -262,7 +262,7 @@ fn export<M: Pretraining>(model: &M, tokenizer: &Tokenizer, folder: &Path) -> an
 ///
 /// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
 pub fn execute(args: &Args) -> anyhow::Result<Ending> {
-    let loaded = args.run.load::<Config>(DEFAULT_CONFIG)?;
+    let loaded = args.run.load::<Config>(NAME, DEFAULT_CONFIG)?;
     run(&loaded.config, &args.run.options())
 }
 

@@ -183,10 +183,10 @@ fn export(
 /// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
 pub fn execute(args: &Args) -> anyhow::Result<Ending> {
     match &args.seeds[..] {
-        [] => Ok(run(&args.run.load(DEFAULT_CONFIG)?.config, &args.run.options())?.0),
+        [] => Ok(run(&args.run.load(NAME, DEFAULT_CONFIG)?.config, &args.run.options())?.0),
         seeds => {
             let begun = seeds::first_begun(seeds, args.run.run_dir.as_deref());
-            let loaded = args.run.load_of(begun.as_deref(), DEFAULT_CONFIG)?;
+            let loaded = args.run.load_of(begun.as_deref(), NAME, DEFAULT_CONFIG)?;
             seeds::run(seeds, &loaded.config, &args.run.options())
         }
     }

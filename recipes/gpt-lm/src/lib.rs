@@ -187,7 +187,7 @@ fn export(model: &Gpt2, tokenizer: &Tokenizer, folder: &Path) -> anyhow::Result<
 ///
 /// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
 pub fn execute(args: &Args) -> anyhow::Result<Ending> {
-    let loaded = args.run.load::<Config>(DEFAULT_CONFIG)?;
+    let loaded = args.run.load::<Config>(NAME, DEFAULT_CONFIG)?;
     run(&loaded.config, &args.run.options())
 }
 

@@ -210,7 +210,7 @@ fn prefixes(config: &Config) -> Map<String, Value> {
 ///
 /// Whatever ends a run early; `fornax_cli::main_with` prints it and finds the exit code.
 pub fn execute(args: &Args) -> anyhow::Result<Ending> {
-    let loaded = args.run.load::<Config>(DEFAULT_CONFIG)?;
+    let loaded = args.run.load::<Config>(NAME, DEFAULT_CONFIG)?;
     run(&loaded.config, &args.run.options())
 }
 
