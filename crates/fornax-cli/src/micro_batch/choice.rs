@@ -50,9 +50,15 @@ pub(super) fn choose<E, F: From<E>>(
     mut measure: impl FnMut(usize) -> Result<Result<Trial, E>, F>,
 ) -> Result<(Trial, Stop<E>), F> {
     let mut sizes = candidates(batch_size).into_iter();
-    let mut last = measure(sizes.next().unwrap_or(1))??;
+    let smallest = sizes.next().unwrap_or(1);
+    let mut last = measure(smallest)??;
     let mut best = last.clone();
     for micro_batch_size in sizes {
+        if last.micro_batch_size == smallest && too_large(&last, micro_batch_size).is_some() {
+            // The first process may have made tokenizer and tokens, which the next ones find, and these may have taken the memory.
+            last = measure(smallest)??;
+            best = last.clone();
+        }
         if let Some((needed, available)) = too_large(&last, micro_batch_size) {
             return Ok((best, Stop::Memory { micro_batch_size, needed, available }));
         }
@@ -87,7 +93,11 @@ impl<E: fmt::Display> fmt::Display for Stop<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Whole => f.write_str("that is the whole batch"),
-            Self::Failed { micro_batch_size, error } => write!(f, "{micro_batch_size} fails: {error}"),
+            Self::Failed { micro_batch_size, error } => {
+                // It is no failure of the run, for which its first line is enough.
+                let error = error.to_string();
+                write!(f, "{micro_batch_size} fails: {}", error.lines().next().unwrap_or_default())
+            }
             Self::Memory { micro_batch_size, needed, available } => {
                 let (needed, available) = (megabytes(*needed), megabytes(*available));
                 write!(f, "{micro_batch_size} may need {needed}, and {available} are available")
@@ -144,6 +154,8 @@ mod tests {
         let speeds = [(1, 10.0), (2, 18.0)];
         let failed = Stop::Failed { micro_batch_size: 4, error: "out of memory".to_owned() };
         assert_eq!(failed.to_string(), "4 fails: out of memory");
+        let said = Stop::Failed { micro_batch_size: 4, error: "no memory\nhint: buy some" };
+        assert_eq!(said.to_string(), "4 fails: no memory");
         assert_eq!(chosen(16, &speeds, None), (2, failed, vec![1, 2, 4]));
     }
 
@@ -163,10 +175,22 @@ mod tests {
         assert_eq!((size, tried), (2, vec![1, 2]));
         assert_eq!(stop, Stop::Memory { micro_batch_size: 4, needed: 240, available: 239 });
         assert_eq!(chosen(8, &speeds, Some(240)).2, [1, 2, 4]);
-        // From 1 to 3 it grows threefold.
-        assert_eq!(chosen(6, &speeds, Some(329)).2, [1]);
+        // From 1 to 3 it grows threefold. The smallest is tried twice: the first time it may have prepared the data.
+        assert_eq!(chosen(6, &speeds, Some(329)).2, [1, 1]);
         let large = Stop::<String>::Memory { micro_batch_size: 4, needed: 3_200_000_000, available: 2_900_000_000 };
         assert_eq!(large.to_string(), "4 may need 3200 MB, and 2900 MB are available");
+    }
+
+    #[test]
+    fn what_preparing_the_data_took_bounds_no_micro_batch() {
+        let mut tried = Vec::new();
+        let choice = choose::<String, String>(2, |micro_batch_size| {
+            let peak = if tried.is_empty() { 900 } else { MODEL };
+            tried.push(micro_batch_size);
+            let (tokens_per_second, available_bytes) = (micro_batch_size as f64, Some(1_000));
+            Ok(Ok(Trial { micro_batch_size, tokens_per_second, peak_memory_bytes: Some(peak), available_bytes }))
+        });
+        assert_eq!((choice.unwrap().0.micro_batch_size, tried), (2, vec![1, 1, 2]));
     }
 
     #[test]
