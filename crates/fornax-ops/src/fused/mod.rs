@@ -316,6 +316,7 @@ fn tiled<T: burn::backend::TensorMetadata>(x: &T, weight: &T, bf16: bool) -> Opt
 #[backend_extension(Cube: cfg(feature = "cube"), Autodiff: cfg(feature = "cube"))]
 pub(crate) trait CubeFused: Backend {
     /// As [`HostFused::fused_cross_entropy`], over the targets other than `ignore`.
+    #[cfg_attr(not(feature = "cube"), allow(unused_variables))]
     fn cube_cross_entropy(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -324,6 +325,7 @@ pub(crate) trait CubeFused: Backend {
     ) -> FloatTensor<Self>;
 
     /// For what [`takes_attention`] says.
+    #[cfg_attr(not(feature = "cube"), allow(unused_variables))]
     fn cube_attention(#[extension_type] inputs: AttentionInputs<Self>, rules: Rules) -> FloatTensor<Self>;
 }
 
