@@ -153,6 +153,21 @@ fn gelu_tanh(bencher: Bencher<'_, '_>, form: Form) {
     time(bencher, || function(x.clone()));
 }
 
+/// As in a feed-forward layer of T5 1.1.
+#[divan::bench(args = FORMS)]
+fn geglu_tanh(bencher: Bencher<'_, '_>, form: Form) {
+    let (gate, up) = (leaf([ROWS, 4 * WIDTH]), leaf([ROWS, 4 * WIDTH]));
+    let function = if form == Form::Fused { fornax_ops::geglu_tanh } else { reference::geglu_tanh };
+    time(bencher, || function(gate.clone(), up.clone()));
+}
+
+#[divan::bench(args = FORMS)]
+fn swiglu(bencher: Bencher<'_, '_>, form: Form) {
+    let (gate, up) = (leaf([ROWS, 4 * WIDTH]), leaf([ROWS, 4 * WIDTH]));
+    let function = if form == Form::Fused { fornax_ops::swiglu } else { reference::swiglu };
+    time(bencher, || function(gate.clone(), up.clone()));
+}
+
 #[divan::bench(args = FORMS)]
 fn cross_entropy(bencher: Bencher<'_, '_>, form: Form) {
     const CLASSES: usize = 8192;

@@ -23,6 +23,11 @@ pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     curve(x, Curve::Relu, activation::relu)
 }
 
+/// The sigmoid linear unit `x σ(x)` (Hendrycks and Gimpel 2016; Elfwing et al. 2017), also called swish.
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    curve(x, Curve::Silu, silu_reference)
+}
+
 /// The fused form of a function, where there is one.
 fn curve<const D: usize>(x: Tensor<D>, curve: Curve, reference: fn(Tensor<D>) -> Tensor<D>) -> Tensor<D> {
     if is_on_host(&x.device()) {
@@ -67,15 +72,26 @@ pub fn gelu_tanh_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     })
 }
 
+/// [`silu`] in tensor operations.
+pub fn silu_reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let at = constant(&x);
+    let gate = activation::sigmoid(at.clone());
+    let value = at * gate.clone();
+    with_slope(x, value.clone(), || {
+        let rest = gate.clone().neg().add_scalar(1.0);
+        rest * value + gate
+    })
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::f64::consts::{FRAC_2_PI, PI};
 
     use super::*;
     use crate::testing::*;
 
     /// `x Φ(x)`, with Φ by Simpson's rule over its density.
-    fn exact(x: f64) -> f64 {
+    pub(crate) fn exact(x: f64) -> f64 {
         let density = |t: f64| (-t * t / 2.0).exp() / (2.0 * PI).sqrt();
         let steps = 2000;
         let h = x / f64::from(steps);
@@ -84,8 +100,12 @@ mod tests {
         x * (0.5 + integral)
     }
 
-    fn tanh_form(x: f64) -> f64 {
+    pub(crate) fn tanh_form(x: f64) -> f64 {
         x / 2.0 * (1.0 + (FRAC_2_PI.sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+    }
+
+    pub(crate) fn sigmoid_form(x: f64) -> f64 {
+        x / (1.0 + (-x).exp())
     }
 
     fn check(function: fn(Tensor<2>) -> Tensor<2>, reference: fn(f64) -> f64) {
@@ -100,19 +120,22 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_equal_their_definitions() {
+    fn all_equal_their_definitions() {
         check(gelu, exact);
         check(gelu_tanh, tanh_form);
+        check(silu, sigmoid_form);
     }
 
     #[test]
     fn large_inputs_are_safe() {
-        let x = leaf(&[-1e4, 1e4], [1, 2]);
-        let output = gelu_tanh(x.clone());
         let near = |found: Vec<f64>, wanted: [f64; 2]| {
             assert!(found.iter().zip(wanted).all(|(found, wanted)| (found - wanted).abs() < 1e-20), "{found:?}");
         };
-        near(values(output.clone()), [0.0, 1e4]);
-        near(values(x.grad(&output.sum().backward()).unwrap()), [0.0, 1.0]);
+        for function in [gelu_tanh, silu] {
+            let x = leaf(&[-1e4, 1e4], [1, 2]);
+            let output = function(x.clone());
+            near(values(output.clone()), [0.0, 1e4]);
+            near(values(x.grad(&output.sum().backward()).unwrap()), [0.0, 1.0]);
+        }
     }
 }

@@ -17,6 +17,7 @@ mod cube;
 mod dropout;
 mod embedding;
 mod fused;
+mod gated;
 mod gelu;
 mod host;
 mod linear;
@@ -34,7 +35,8 @@ pub mod reference {
     pub use crate::{
         attention::reference as attention,
         cross_entropy::reference as smoothed_cross_entropy_sum,
-        gelu::{gelu_reference as gelu, gelu_tanh_reference as gelu_tanh},
+        gated::{geglu_reference as geglu, geglu_tanh_reference as geglu_tanh, swiglu_reference as swiglu},
+        gelu::{gelu_reference as gelu, gelu_tanh_reference as gelu_tanh, silu_reference as silu},
         linear::reference as linear,
         norm::{layer_norm_reference as layer_norm, rms_norm_reference as rms_norm},
     };
@@ -46,7 +48,8 @@ pub use context::{Context, RandomKey};
 pub use cross_entropy::{CrossEntropy, cross_entropy_sum, smoothed_cross_entropy_sum};
 pub use dropout::dropout;
 pub use embedding::embedding;
-pub use gelu::{gelu, gelu_tanh, relu};
+pub use gated::{geglu, geglu_tanh, reglu, swiglu};
+pub use gelu::{gelu, gelu_tanh, relu, silu};
 pub use linear::{linear, matmul};
 pub use linear_cross_entropy::LinearLogits;
 pub use mask::{AttentionMask, SharedMask};

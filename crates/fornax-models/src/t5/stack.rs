@@ -311,7 +311,8 @@ impl T5FeedForward {
         let normed = self.norm.forward(hidden.clone());
         let intermediate = match &self.gate {
             Some(gate) => {
-                self.activation.apply(gate.forward(normed.clone(), context)) * self.up.forward(normed, context)
+                let gate = gate.forward(normed.clone(), context);
+                self.activation.gate(gate, self.up.forward(normed, context))
             }
             None => self.activation.apply(self.up.forward(normed, context)),
         };

@@ -43,7 +43,7 @@ use fornax_backend::{Precision, multiplies_bf16};
 
 pub(crate) use self::activation::Curve;
 use self::{
-    activation::Activation,
+    activation::{Activation, Gated},
     attention::Attend,
     cross_entropy::CrossEntropySums,
     dropout::Dropout,
@@ -160,6 +160,8 @@ pub(crate) trait HostFused: Backend {
 
     fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
 
+    fn fused_gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self>;
+
     /// Loss, negative log-likelihood, count and correct ones, `[4]`; the first alone has a gradient.
     fn fused_cross_entropy(
         logits: FloatTensor<Self>,
@@ -231,6 +233,10 @@ impl<A: Apply<Inner: Kernels>> HostFused for A {
 
     fn fused_activation(x: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
         Self::apply(Activation(curve), [Some(x)])
+    }
+
+    fn fused_gated(gate: FloatTensor<Self>, up: FloatTensor<Self>, curve: Curve) -> FloatTensor<Self> {
+        Self::apply(Gated(curve), [Some(gate), Some(up)])
     }
 
     fn fused_cross_entropy(

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{is_fused, is_on_host, rounds, takes_attention};
 use crate::{
     AttentionMask, AttentionOptions, Context, CrossEntropy, LinearLogits, attention, cross_entropy, dropout, embedding,
-    gelu,
+    gated, gelu,
     host::{attention::Sizes, elementwise::Noise},
     linear, norm, packed_attention, relu, smoothed_cross_entropy_sum,
     testing::*,
@@ -86,7 +86,32 @@ fn activations() {
         let x = [input(shape, 1)];
         agree(&x, |x| gelu(x[0].clone()), |x| gelu::gelu_reference(x[0].clone()));
         agree(&x, |x| gelu::gelu_tanh(x[0].clone()), |x| gelu::gelu_tanh_reference(x[0].clone()));
+        agree(&x, |x| gelu::silu(x[0].clone()), |x| gelu::silu_reference(x[0].clone()));
         agree(&x, |x| relu(x[0].clone()), |x| burn::tensor::activation::relu(x[0].clone()));
+    }
+}
+
+#[test]
+fn gated_activations() {
+    if !on_host() {
+        return;
+    }
+    type Gate = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
+    let forms: [(Gate, Gate); 4] = [
+        (gated::swiglu, gated::swiglu_reference),
+        (gated::geglu, gated::geglu_reference),
+        (gated::geglu_tanh, gated::geglu_tanh_reference),
+        (gated::reglu, |gate, up| burn::tensor::activation::relu(gate) * up),
+    ];
+    for (fused, reference) in forms {
+        for shape in [[1, 1], [3, 31], [200, 33], [700, 64]] {
+            let inputs = [input(shape, 1), input(shape, 2)];
+            agree(&inputs, |x| fused(x[0].clone(), x[1].clone()), |x| reference(x[0].clone(), x[1].clone()));
+        }
+        // Both halves of one projection: views.
+        let half = |x: &[Tensor<2>], half: usize| x[0].clone().narrow(1, half * 33, 33);
+        let packed = [input([200, 66], 1)];
+        agree(&packed, |x| fused(half(x, 0), half(x, 1)), |x| reference(half(x, 0), half(x, 1)));
     }
 }
 
