@@ -2,7 +2,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Device, Tensor},
 };
-use fornax_ops::{layer_norm, rms_norm};
+use fornax_ops::{add_layer_norm, layer_norm, rms_norm};
 
 use crate::parameters::constant;
 
@@ -27,6 +27,16 @@ impl LayerNorm {
     /// `[..., size]` to the same
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         layer_norm(x, self.gamma.val(), self.beta.as_ref().map(Param::val), self.norm_eps)
+    }
+
+    /// [`forward`](Self::forward) of `x + residual`: after a layer that gave `x`, in a block with norms after its layers.
+    ///
+    /// # Shapes
+    ///
+    /// Both `[..., size]`, and the result too
+    pub fn forward_sum<const D: usize>(&self, x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+        let beta = self.beta.as_ref().map(Param::val);
+        add_layer_norm(x, residual, self.gamma.val(), beta, self.norm_eps)
     }
 }
 

@@ -132,6 +132,21 @@ fn layer_norm(bencher: Bencher<'_, '_>, form: Form) {
     time(bencher, || function(x.clone(), gamma.clone(), Some(beta.clone()), 1e-5));
 }
 
+/// As after the layers of BERT: nobody else has the first input. Making it is timed too.
+#[divan::bench(args = FORMS)]
+fn add_layer_norm(bencher: Bencher<'_, '_>, form: Form) {
+    let [x, residual] = [(); 2].map(|()| leaf([ROWS, WIDTH]));
+    let (gamma, beta) = (leaf([WIDTH]), leaf([WIDTH]));
+    time(bencher, || {
+        let (x, residual) = (x.clone().mul_scalar(0.9), residual.clone());
+        let (gamma, beta) = (gamma.clone(), Some(beta.clone()));
+        match form {
+            Form::Fused => fornax_ops::add_layer_norm(x, residual, gamma, beta, 1e-5),
+            Form::Reference => reference::layer_norm(x + residual, gamma, beta, 1e-5),
+        }
+    });
+}
+
 #[divan::bench(args = FORMS)]
 fn rms_norm(bencher: Bencher<'_, '_>, form: Form) {
     let (x, gamma) = (leaf([ROWS, WIDTH]), leaf([WIDTH]));

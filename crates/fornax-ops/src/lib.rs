@@ -53,5 +53,5 @@ pub use gelu::{gelu, gelu_tanh, relu, silu};
 pub use linear::{linear, matmul};
 pub use linear_cross_entropy::LinearLogits;
 pub use mask::{AttentionMask, SharedMask};
-pub use norm::{layer_norm, rms_norm};
+pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
 pub use optimizer::{AdamWFactors, adamw_step, steps_on_host, sum_of_squares};

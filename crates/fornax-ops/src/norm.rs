@@ -20,11 +20,37 @@ use crate::{
 /// When the last size of `x` isn't the size of `gamma` or `beta`.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, beta: Option<Tensor<1>>, eps: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1..], gamma.dims(), "layer_norm: last size of the input against gamma");
-    let x = x.cast(FloatDType::F32);
     if is_fused(&x.device()) {
-        return fused(x, gamma, beta, Centre::Mean, eps);
+        return fused(x, None, gamma, beta, Centre::Mean, eps);
     }
-    layer_norm_reference(x, gamma, beta, eps)
+    layer_norm_reference(x.cast(FloatDType::F32), gamma, beta, eps)
+}
+
+/// `layer_norm(x + residual)` as one operation, which gives both the same gradient: what follows each layer of a block with norms after
+/// its layers. On CPUs the sum takes the memory of `x` if nobody else has it.
+///
+/// A block with norms before its layers needs the sum besides its norm, and a node of Burn's graph has one output: it adds first.
+///
+/// # Shapes
+///
+/// - `x`, `residual`: `[..., size]`; `gamma`, `beta`: `[size]`; result as `x`, in `f32`
+///
+/// # Panics
+///
+/// When `x` and `residual` differ in shape, or their last size isn't the size of `gamma` or `beta`.
+pub fn add_layer_norm<const D: usize>(
+    x: Tensor<D>,
+    residual: Tensor<D>,
+    gamma: Tensor<1>,
+    beta: Option<Tensor<1>>,
+    eps: f64,
+) -> Tensor<D> {
+    assert_eq!(x.dims(), residual.dims(), "add_layer_norm: shapes of the input and of what is added");
+    assert_eq!(x.dims()[D - 1..], gamma.dims(), "add_layer_norm: last size of the input against gamma");
+    if is_fused(&x.device()) {
+        return fused(x, Some(residual), gamma, beta, Centre::Mean, eps);
+    }
+    layer_norm_reference(sum_in_f32(x, residual), gamma, beta, eps)
 }
 
 /// [`layer_norm`] in tensor operations.
@@ -53,11 +79,20 @@ pub fn layer_norm_reference<const D: usize>(
 /// When the last size of `x` isn't the size of `gamma`.
 pub fn rms_norm<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
     assert_eq!(x.dims()[D - 1..], gamma.dims(), "rms_norm: last size of the input against gamma");
-    let x = x.cast(FloatDType::F32);
     if is_fused(&x.device()) {
-        return fused(x, gamma, None, Centre::Zero, eps);
+        return fused(x, None, gamma, None, Centre::Zero, eps);
     }
-    rms_norm_reference(x, gamma, eps)
+    rms_norm_reference(x.cast(FloatDType::F32), gamma, eps)
+}
+
+/// `rms_norm(x + residual)` as one operation; all else as [`add_layer_norm`].
+pub fn add_rms_norm<const D: usize>(x: Tensor<D>, residual: Tensor<D>, gamma: Tensor<1>, eps: f64) -> Tensor<D> {
+    assert_eq!(x.dims(), residual.dims(), "add_rms_norm: shapes of the input and of what is added");
+    assert_eq!(x.dims()[D - 1..], gamma.dims(), "add_rms_norm: last size of the input against gamma");
+    if is_fused(&x.device()) {
+        return fused(x, Some(residual), gamma, None, Centre::Zero, eps);
+    }
+    rms_norm_reference(sum_in_f32(x, residual), gamma, eps)
 }
 
 /// [`rms_norm`] in tensor operations.
@@ -65,15 +100,22 @@ pub fn rms_norm_reference<const D: usize>(x: Tensor<D>, gamma: Tensor<1>, eps: f
     scale_to_unit(x, eps) * gamma.unsqueeze()
 }
 
+/// The fused form, of `x` or of its sum with a residual.
 fn fused<const D: usize>(
     x: Tensor<D>,
+    residual: Option<Tensor<D>>,
     gamma: Tensor<1>,
     beta: Option<Tensor<1>>,
     centre: Centre,
     eps: f64,
 ) -> Tensor<D> {
-    let (x, gamma) = (x.into_dispatch(), gamma.into_dispatch());
-    Tensor::from_dispatch(Dispatch::fused_norm(x, gamma, Maybe::new(beta), centre, eps as f32))
+    let residual = Maybe::new(residual.map(|residual| residual.cast(FloatDType::F32)));
+    let (x, gamma) = (x.cast(FloatDType::F32).into_dispatch(), gamma.into_dispatch());
+    Tensor::from_dispatch(Dispatch::fused_norm(x, residual, gamma, Maybe::new(beta), centre, eps as f32))
+}
+
+fn sum_in_f32<const D: usize>(x: Tensor<D>, residual: Tensor<D>) -> Tensor<D> {
+    x.cast(FloatDType::F32) + residual.cast(FloatDType::F32)
 }
 
 fn scale_to_unit<const D: usize>(x: Tensor<D>, eps: f64) -> Tensor<D> {
@@ -89,8 +131,8 @@ mod tests {
     const EPS: f64 = 1e-3;
     const SHAPE: [usize; 3] = [2, 3, 5];
 
-    /// `x`, gamma and beta; without centring, the RMS form.
-    fn reference([x, gamma, beta]: &[Vec<f64>; 3], centred: bool) -> Vec<f64> {
+    /// `x`, what is added to it, gamma and beta; without centring, the RMS form.
+    fn reference([x, residual, gamma, beta]: &[Vec<f64>; 4], centred: bool) -> Vec<f64> {
         let size = gamma.len();
         let row = |row: &[f64]| {
             let mean = if centred { row.iter().sum::<f64>() / size as f64 } else { 0.0 };
@@ -98,16 +140,32 @@ mod tests {
             let scaled = |i: usize| (row[i] - mean) / (square + EPS).sqrt() * gamma[i] + beta[i];
             (0..size).map(scaled).collect::<Vec<_>>()
         };
-        x.chunks(size).flat_map(row).collect()
+        let sum: Vec<f64> = x.iter().zip(residual).map(|(x, residual)| x + residual).collect();
+        sum.chunks(size).flat_map(row).collect()
     }
 
-    fn check(centred: bool, with_beta: bool) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Residual {
+        None,
+        Added,
+    }
+
+    fn check(centred: bool, with_beta: bool, added: Residual) {
+        let added = added == Residual::Added;
+        let residual = if added { numbers(30, 4) } else { vec![0.0; 30] };
         let beta = if with_beta { numbers(5, 3) } else { vec![0.0; 5] };
-        let inputs = [numbers(30, 1).iter().map(|x| 100.0 + x).collect(), numbers(5, 2), beta];
-        let (x, gamma, beta) = (leaf(&inputs[0], SHAPE), leaf(&inputs[1], [5]), leaf(&inputs[2], [5]));
-        let output = match centred {
-            true => layer_norm(x.clone(), gamma.clone(), with_beta.then(|| beta.clone()), EPS),
-            false => rms_norm(x.clone(), gamma.clone(), EPS),
+        let inputs = [numbers(30, 1).iter().map(|x| 100.0 + x).collect(), residual, numbers(5, 2), beta];
+        let [x, residual] = [0, 1].map(|i| leaf(&inputs[i], SHAPE));
+        let [gamma, beta] = [2, 3].map(|i| leaf(&inputs[i], [5]));
+        let output = {
+            let (x, residual, gamma) = (x.clone(), residual.clone(), gamma.clone());
+            let beta = with_beta.then(|| beta.clone());
+            match (centred, added) {
+                (true, false) => layer_norm(x, gamma, beta, EPS),
+                (true, true) => add_layer_norm(x, residual, gamma, beta, EPS),
+                (false, false) => rms_norm(x, gamma, EPS),
+                (false, true) => add_rms_norm(x, residual, gamma, EPS),
+            }
         };
         // The input is far from 0, so f32 keeps a few digits less of what is left after centring.
         let near = |what: &str, got: Vec<f64>, expected: Vec<f64>| {
@@ -126,21 +184,48 @@ mod tests {
             })
         };
         near("x", values(x.grad(&grads).unwrap()), expected(0));
-        near("gamma", values(gamma.grad(&grads).unwrap()), expected(1));
+        near("gamma", values(gamma.grad(&grads).unwrap()), expected(2));
+        if added {
+            near("residual", values(residual.grad(&grads).unwrap()), expected(1));
+        }
         if with_beta {
-            near("beta", values(beta.grad(&grads).unwrap()), expected(2));
+            near("beta", values(beta.grad(&grads).unwrap()), expected(3));
         }
     }
 
     #[test]
     fn layer_norm_equals_the_definition() {
-        check(true, true);
-        check(true, false);
+        for residual in [Residual::None, Residual::Added] {
+            check(true, true, residual);
+            check(true, false, residual);
+        }
     }
 
     #[test]
     fn rms_norm_equals_the_definition() {
-        check(false, false);
+        check(false, false, Residual::None);
+        check(false, false, Residual::Added);
+    }
+
+    /// The sum is made in memory that its inputs may still need.
+    #[test]
+    fn the_inputs_of_a_sum_stay_as_they_are() {
+        let numbers = numbers(30, 1);
+        let gamma = || tensor(&[1.0; 5], [5], &autodiff_device());
+        let x = leaf(&numbers, SHAPE);
+        let output = add_layer_norm(x.clone(), x.clone(), gamma(), None, EPS);
+        assert_eq!(values(x.clone()), numbers);
+        let doubled = layer_norm(x.clone() + x.clone(), gamma(), None, EPS);
+        assert_eq!(values(output.clone()), values(doubled.clone()));
+        let gradient = |output: Tensor<3>| values(x.grad(&weighted(output, 2).backward()).unwrap());
+        assert_eq!(gradient(output), gradient(doubled));
+    }
+
+    #[test]
+    #[should_panic(expected = "shapes of the input and of what is added")]
+    fn a_residual_of_another_shape_is_refused() {
+        let gamma = tensor(&[1.0; 5], [5], &autodiff_device());
+        let _ = add_rms_norm(leaf(&[1.0; 10], [2, 5]), leaf(&[1.0; 5], [1, 5]), gamma, EPS);
     }
 
     #[test]

@@ -283,9 +283,9 @@ impl BertBlock {
     fn forward(&self, hidden: Tensor<3>, mask: &AttentionMask, context: &Context) -> Tensor<3> {
         let attended = self.attention.forward(hidden.clone(), None, mask, &context.child(0));
         let attended = dropout(attended, self.attention_dropout, &context.child(1));
-        let hidden = self.attention_norm.forward(hidden + attended);
+        let hidden = self.attention_norm.forward_sum(attended, hidden);
         let fed = dropout(self.feed_forward.forward(hidden.clone(), context), self.dropout, &context.child(2));
-        self.feed_forward_norm.forward(hidden + fed)
+        self.feed_forward_norm.forward_sum(fed, hidden)
     }
 }
 

@@ -144,8 +144,8 @@ impl Residual {
         layer: impl FnOnce(Tensor<3>, &Context) -> Tensor<3>,
     ) -> Tensor<3> {
         let input = if self.norm_first { norm.forward(x.clone()) } else { x.clone() };
-        let sum = x + dropout(layer(input, &context.child(0)), self.dropout, &context.child(1));
-        if self.norm_first { sum } else { norm.forward(sum) }
+        let output = dropout(layer(input, &context.child(0)), self.dropout, &context.child(1));
+        if self.norm_first { x + output } else { norm.forward_sum(output, x) }
     }
 
     /// A feed-forward layer with dropout on its inner numbers.

@@ -1,7 +1,7 @@
 //! Tensors whose numbers lie in memory of the host.
 
 use burn::{
-    backend::{Backend, tensor::FloatTensor},
+    backend::{Backend, TensorMetadata, tensor::FloatTensor},
     tensor::Shape,
 };
 
@@ -21,6 +21,15 @@ pub(crate) trait HostMemory: Backend {
 
     /// The numbers of a contiguous tensor that nobody else owns.
     fn slice_mut(tensor: &mut FloatTensor<Self>) -> Option<&mut [f32]>;
+
+    /// A contiguous tensor that nobody else owns: the same one if that is so, or a copy.
+    fn owned(tensor: FloatTensor<Self>) -> FloatTensor<Self> {
+        let mut tensor = Self::contiguous(tensor);
+        if Self::slice_mut(&mut tensor).is_some() {
+            return tensor;
+        }
+        Self::create(tensor.shape(), |out| out.copy_from_slice(Self::slice(&tensor)))
+    }
 }
 
 #[cfg(feature = "flex")]

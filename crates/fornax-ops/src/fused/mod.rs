@@ -115,8 +115,10 @@ impl Maybe<Dispatch> {
     Cube: cfg(feature = "cube"), Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "libtorch"), Autodiff
 )]
 pub(crate) trait Fused: Backend {
+    /// Of `x`, or of its sum with a residual.
     fn fused_norm(
         x: FloatTensor<Self>,
+        #[extension_type] residual: Maybe<Self>,
         gamma: FloatTensor<Self>,
         #[extension_type] beta: Maybe<Self>,
         centre: Centre,
@@ -128,17 +130,18 @@ pub(crate) trait Fused: Backend {
 
 impl<A: Apply> Fused for A
 where
-    Norm: Operation<A::Inner, 3>,
+    Norm: Operation<A::Inner, 4>,
     Dropout: Operation<A::Inner, 1>,
 {
     fn fused_norm(
         x: FloatTensor<Self>,
+        residual: Maybe<Self>,
         gamma: FloatTensor<Self>,
         beta: Maybe<Self>,
         centre: Centre,
         eps: f32,
     ) -> FloatTensor<Self> {
-        Self::apply(Norm { centre, eps }, [Some(x), Some(gamma), beta.option()])
+        Self::apply(Norm { centre, eps }, [Some(x), residual.option(), Some(gamma), beta.option()])
     }
 
     fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {

@@ -252,13 +252,18 @@ where
     }
 }
 
-impl Operation<Cube, 3> for Norm {
-    /// `x`, gamma, and mean and inverse deviation of each row.
+impl Operation<Cube, 4> for Norm {
+    /// `x` with what was added to it, gamma, and mean and inverse deviation of each row.
     type Saved = [FloatTensor<Cube>; 3];
 
     #[allow(clippy::expect_used)]
-    fn forward(&self, [x, gamma, beta]: [Option<FloatTensor<Cube>>; 3]) -> (FloatTensor<Cube>, Self::Saved) {
+    fn forward(&self, [x, residual, gamma, beta]: [Option<FloatTensor<Cube>>; 4]) -> (FloatTensor<Cube>, Self::Saved) {
         let (x, gamma) = x.zip(gamma).expect("an input and gamma");
+        // A kernel of Burn's, which may join the one before it: the sum has to be written for the backward pass anyway.
+        let x = match residual {
+            Some(residual) => Cube::float_add(x, residual),
+            None => x,
+        };
         let (output, statistics) = Cube::norm(x.clone(), gamma.clone(), beta.into(), self.centre, self.eps);
         (output, [x, gamma, statistics])
     }
@@ -267,13 +272,19 @@ impl Operation<Cube, 3> for Norm {
         &self,
         [x, gamma, statistics]: Self::Saved,
         gradient: FloatTensor<Cube>,
-        [of_x, of_gamma, of_beta]: [bool; 3],
-    ) -> [Option<FloatTensor<Cube>>; 3] {
+        [of_x, of_residual, of_gamma, of_beta]: [bool; 4],
+    ) -> [Option<FloatTensor<Cube>>; 4] {
         let parameters = (of_gamma || of_beta)
             .then(|| Cube::norm_parameters_backward(x.clone(), gamma.clone(), statistics.clone(), gradient.clone()));
         let (gamma_gradient, beta_gradient) = parameters.unzip();
-        let x_gradient = of_x.then(|| Cube::norm_backward(x, gamma, statistics, gradient, self.centre));
-        [x_gradient, gamma_gradient.filter(|_| of_gamma), beta_gradient.filter(|_| of_beta)]
+        let x_gradient =
+            (of_x || of_residual).then(|| Cube::norm_backward(x, gamma, statistics, gradient, self.centre));
+        [
+            x_gradient.clone().filter(|_| of_x),
+            x_gradient.filter(|_| of_residual),
+            gamma_gradient.filter(|_| of_gamma),
+            beta_gradient.filter(|_| of_beta),
+        ]
     }
 }
 

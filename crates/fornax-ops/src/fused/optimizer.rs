@@ -1,7 +1,4 @@
-use burn::{
-    backend::{TensorMetadata, tensor::FloatTensor},
-    tensor::Shape,
-};
+use burn::{backend::tensor::FloatTensor, tensor::Shape};
 
 use super::memory::HostMemory;
 use crate::host::adamw::{self, Factors};
@@ -12,22 +9,13 @@ pub(super) fn adamw<B: HostMemory>(
     gradient: FloatTensor<B>,
     factors: &Factors,
 ) -> (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>) {
-    let [mut value, mut first, mut second] = tensors.map(owned::<B>);
+    let [mut value, mut first, mut second] = tensors.map(B::owned);
     let gradient = B::contiguous(gradient);
     let memory = (B::slice_mut(&mut value), B::slice_mut(&mut first), B::slice_mut(&mut second));
     if let (Some(value), Some(first), Some(second)) = memory {
         adamw::step(value, first, second, B::slice(&gradient), factors);
     }
     (value, first, second)
-}
-
-/// A contiguous tensor that nobody else has.
-fn owned<B: HostMemory>(tensor: FloatTensor<B>) -> FloatTensor<B> {
-    let mut tensor = B::contiguous(tensor);
-    if B::slice_mut(&mut tensor).is_some() {
-        return tensor;
-    }
-    B::create(tensor.shape(), |out| out.copy_from_slice(B::slice(&tensor)))
 }
 
 /// `[1]`

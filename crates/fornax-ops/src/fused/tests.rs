@@ -137,7 +137,31 @@ fn norms_and_dropout() {
             |x| norm::layer_norm(x[0].clone(), vector(&x[1]), Some(vector(&x[2])), 1e-5),
             |x| norm::layer_norm_reference(x[0].clone(), vector(&x[1]), Some(vector(&x[2])), 1e-5),
         );
-        // An input that is a view.
+        let added = [input(shape, 1), input(shape, 4), input([1, shape[1]], 2), input([1, shape[1]], 3)];
+        let reference = |x: &[Tensor<2>]| {
+            norm::layer_norm_reference(x[0].clone() + x[1].clone(), vector(&x[2]), Some(vector(&x[3])), 1e-5)
+        };
+        agree(
+            &added,
+            |x| norm::add_layer_norm(x[0].clone(), x[1].clone(), vector(&x[2]), Some(vector(&x[3])), 1e-5),
+            reference,
+        );
+        // The first input is nobody else's, as the output of a layer is.
+        agree(
+            &added,
+            |x| {
+                let alone = x[0].clone().mul_scalar(1.0);
+                norm::add_layer_norm(alone, x[1].clone(), vector(&x[2]), Some(vector(&x[3])), 1e-5)
+            },
+            reference,
+        );
+        // Inputs that are views.
+        let turned = [input([shape[1], shape[0]], 1), input([shape[1], shape[0]], 4), input([1, shape[1]], 2)];
+        agree(
+            &turned,
+            |x| norm::add_rms_norm(x[0].clone().transpose(), x[1].clone().transpose(), vector(&x[2]), 1e-6),
+            |x| norm::rms_norm_reference((x[0].clone() + x[1].clone()).transpose(), vector(&x[2]), 1e-6),
+        );
         let turned = [input([shape[1], shape[0]], 1), input([1, shape[1]], 2)];
         agree(
             &turned,

@@ -27,42 +27,63 @@ fn statistics(row: &[f32], centre: Centre, eps: f32) -> [f32; 2] {
     [mean, 1.0 / (variance + eps).sqrt()]
 }
 
-/// `out = (x - mean) · inverse deviation · gamma + beta` of each row, and both numbers of each row in `saved`.
-pub(crate) fn forward(
-    x: &[f32],
-    gamma: &[f32],
-    beta: Option<&[f32]>,
-    centre: Centre,
-    eps: f32,
-    out: &mut [f32],
-    saved: &mut [[f32; 2]],
-) {
-    let size = gamma.len();
-    let run = |((x, out), saved): ((&[f32], &mut [f32]), &mut [[f32; 2]])| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for ((x, out), saved) in x.chunks_exact(size).zip(out.chunks_exact_mut(size)).zip(saved.iter_mut()) {
-                    *saved = statistics(x, centre, eps);
-                    let [mean, inverse] = *saved;
-                    match beta {
-                        Some(beta) => {
-                            for (((out, x), gamma), beta) in out.iter_mut().zip(x).zip(gamma).zip(beta) {
-                                *out = ((x - mean) * inverse).mul_add(*gamma, *beta);
-                            }
-                        }
-                        None => {
-                            for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
-                                *out = (x - mean) * inverse * gamma;
-                            }
-                        }
+/// What a row becomes once it is centred and divided by its deviation.
+pub(crate) struct Rows<'a> {
+    pub(crate) gamma: &'a [f32],
+    pub(crate) beta: Option<&'a [f32]>,
+    pub(crate) centre: Centre,
+    pub(crate) eps: f32,
+}
+
+impl Rows<'_> {
+    /// `out = (x - mean) · inverse deviation · gamma + beta` of each row, and both numbers of each row in `saved`.
+    pub(crate) fn forward(&self, x: &[f32], out: &mut [f32], saved: &mut [[f32; 2]]) {
+        let len = ROWS * self.gamma.len();
+        let run = |((x, out), saved): ((&[f32], &mut [f32]), &mut [[f32; 2]])| {
+            vectorised(
+                #[inline(always)]
+                || self.normalise(x, out, saved),
+            );
+        };
+        each(x.chunks(len).zip(out.chunks_mut(len)).zip(saved.chunks_mut(ROWS)), run);
+    }
+
+    /// `x += residual`, and [`forward`](Self::forward) of that.
+    pub(crate) fn add_forward(&self, x: &mut [f32], residual: &[f32], out: &mut [f32], saved: &mut [[f32; 2]]) {
+        let len = ROWS * self.gamma.len();
+        let run = |(((x, residual), out), saved): (((&mut [f32], &[f32]), &mut [f32]), &mut [[f32; 2]])| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    add(x, residual);
+                    self.normalise(x, out, saved);
+                },
+            );
+        };
+        each(x.chunks_mut(len).zip(residual.chunks(len)).zip(out.chunks_mut(len)).zip(saved.chunks_mut(ROWS)), run);
+    }
+
+    #[inline(always)]
+    fn normalise(&self, x: &[f32], out: &mut [f32], saved: &mut [[f32; 2]]) {
+        let &Self { gamma, beta, centre, eps } = self;
+        let rows = x.chunks_exact(gamma.len()).zip(out.chunks_exact_mut(gamma.len()));
+        for ((x, out), saved) in rows.zip(saved) {
+            *saved = statistics(x, centre, eps);
+            let [mean, inverse] = *saved;
+            match beta {
+                Some(beta) => {
+                    for (((out, x), gamma), beta) in out.iter_mut().zip(x).zip(gamma).zip(beta) {
+                        *out = ((x - mean) * inverse).mul_add(*gamma, *beta);
                     }
                 }
-            },
-        );
-    };
-    let pieces = x.chunks(ROWS * size).zip(out.chunks_mut(ROWS * size)).zip(saved.chunks_mut(ROWS));
-    each(pieces, run);
+                None => {
+                    for ((out, x), gamma) in out.iter_mut().zip(x).zip(gamma) {
+                        *out = (x - mean) * inverse * gamma;
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The gradients of `x`, and of gamma and beta, from that of the output.
