@@ -65,7 +65,8 @@ pub fn attention(
     options: &AttentionOptions,
     context: &Context,
 ) -> Tensor<4> {
-    let (sizes, device) = (sizes(&query, &key, &value), query.device());
+    let sizes = sizes(query.dims(), key.dims(), value.dims(), bias.as_ref());
+    let device = query.device();
     let extra = u32::from(bias.is_some()) + u32::from(mask.hides());
     if takes_attention(&device, context.precision(), sizes, extra) {
         return on_cube([query, key, value], mask, fitted(bias, sizes), sizes, options, context);
@@ -109,24 +110,30 @@ pub fn packed_attention(
         let attended = attention(part(0), part(1), part(2), mask, bias, options, context);
         return attended.swap_dims(1, 2).reshape([batch, seq, heads * head_dim]);
     }
-    let sizes = Sizes { batch, heads, kv_heads: heads, query_len: seq, key_len: seq, head_dim, value_dim: head_dim };
+    let part = [batch, heads, seq, head_dim];
+    let sizes = sizes(part, part, part, bias.as_ref());
     let (bias, attention) = (fitted(bias, sizes), fused(sizes, mask, options, context, &packed.device()));
     Tensor::from_dispatch(Dispatch::fused_packed_attention(packed.into_dispatch(), Maybe::new(bias), attention))
 }
 
-/// Checks that the shapes fit together.
-fn sizes(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Sizes {
-    let [batch, heads, query_len, head_dim] = query.dims();
-    let [key_batch, kv_heads, key_len, key_dim] = key.dims();
-    let [value_batch, value_heads, value_len, value_dim] = value.dims();
-    assert_eq!([batch, head_dim], [key_batch, key_dim], "attention: [batch, head_dim] of query and key");
-    assert_eq!(
-        [key_batch, kv_heads, key_len],
-        [value_batch, value_heads, value_len],
-        "attention: [batch, kv_heads, key_len] of key and value"
-    );
+/// The sizes of an attention of tensors with these shapes.
+///
+/// # Panics
+///
+/// When they don't fit together. What a mask must fit is checked with it.
+fn sizes(query: [usize; 4], key: [usize; 4], value: [usize; 4], bias: Option<&Tensor<4>>) -> Sizes {
+    let [batch, heads, query_len, head_dim] = query;
+    let [_, kv_heads, key_len, _] = key;
+    let value_dim = value[3];
+    assert_eq!([batch, head_dim], [key[0], key[3]], "attention: [batch, head_dim] of query and key");
+    assert_eq!(key[..3], value[..3], "attention: [batch, kv_heads, key_len] of key and value");
     assert!(heads.is_multiple_of(kv_heads), "attention: {heads} query heads over {kv_heads} key heads");
     assert!(key_len > 0, "attention: no keys");
+    let scores = [batch, heads, query_len, key_len];
+    if let Some(bias) = bias.map(Tensor::dims) {
+        let fits = bias.iter().zip(scores).all(|(&size, of_scores)| size == 1 || size == of_scores);
+        assert!(fits, "attention: a bias of {bias:?} for scores of {scores:?}");
+    }
     Sizes { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim }
 }
 
@@ -148,7 +155,7 @@ fn on_cube(
     options: &AttentionOptions,
     context: &Context,
 ) -> Tensor<4> {
-    let mask = mask.on_cube(options.causal, [sizes.batch, sizes.query_len, sizes.key_len]);
+    let mask = mask.on_cube(options.causal, sizes.mask());
     let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
     let inputs = AttentionInputs { query, key, value, bias: Maybe::new(bias), mask };
     let rules = Rules { scale: options.scale, causal: options.causal, noise: noise(options, context) };
@@ -171,7 +178,7 @@ fn fused(
     Arc::new(Attention {
         sizes,
         scale: options.scale,
-        mask: mask.on_host(options.causal, [sizes.batch, sizes.query_len, sizes.key_len]),
+        mask: mask.on_host(options.causal, sizes.mask()),
         noise: noise(options, context),
         bf16: rounds(context.precision(), device).unwrap_or(false),
     })
@@ -187,13 +194,14 @@ pub fn reference(
     options: &AttentionOptions,
     context: &Context,
 ) -> Tensor<4> {
-    let Sizes { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim } = sizes(&query, &key, &value);
+    let sizes = sizes(query.dims(), key.dims(), value.dims(), bias.as_ref());
+    let Sizes { batch, heads, kv_heads, query_len, key_len, head_dim, value_dim } = sizes;
     // Query heads that share a key head are rows of one product: keys and values are never repeated.
     let rows = heads / kv_heads * query_len;
     let query = query.mul_scalar(options.scale).reshape([batch, kv_heads, rows, head_dim]);
     let scores = matmul(query, key.transpose(), context).reshape([batch, heads, query_len, key_len]);
 
-    let mask = mask.additive(options.causal, [batch, query_len, key_len], &scores.device());
+    let mask = mask.additive(options.causal, sizes.mask(), &scores.device());
     let bias = bias.map(|bias| bias.clamp_min(LOWEST_BIAS));
     let scores = match (mask, bias) {
         (Some(mask), Some(bias)) => scores + (bias + mask),
@@ -384,6 +392,15 @@ mod tests {
         let Lengths { batch, query_len, key_len, .. } = SIZES;
         let mask = AttentionMask::None.shared(false, batch, query_len, key_len, &autodiff_device());
         check(SIZES, &mask, &options(true, 0.0), &evaluation(), &|_, _, _| true, &plain);
+    }
+
+    #[test]
+    #[should_panic(expected = "a bias of [3, 4, 1, 5] for scores of [2, 4, 3, 5]")]
+    fn a_bias_of_other_rows_is_refused() {
+        let [query, key, value, _] = inputs(SIZES);
+        let [query, key, value] = [leaf(&query, SIZES.query()), leaf(&key, SIZES.key()), leaf(&value, SIZES.value())];
+        let bias = Some(leaf(&[0.0; 60], [3, 4, 1, 5]));
+        let _ = attention(query, key, value, &AttentionMask::None, bias, &options(false, 0.0), &evaluation());
     }
 
     /// Noise depends on key and position alone, so a tensor of ones shows the factors.

@@ -90,14 +90,21 @@ impl AttentionMask {
     ///
     /// When it doesn't fit.
     fn check(&self, causal: bool, shape: [usize; 3]) {
-        if causal {
-            check_causal(shape[1], shape[2]);
-        }
+        let [batch, query_len, key_len] = shape;
+        assert!(!causal || query_len <= key_len, "attention: causal with {query_len} queries and {key_len} keys");
         match self {
             Self::None => {}
-            Self::KeyLengths(lengths) => check_lengths(lengths, shape[0]),
-            Self::Segments { query, key } => check_segments(query, key, shape),
-            Self::Shared(shared) => shared.check(causal, shape),
+            Self::KeyLengths(lengths) => {
+                assert_eq!(lengths.dims(), [batch], "attention: key lengths are one a row");
+            }
+            Self::Segments { query, key } => {
+                assert_eq!(query.dims(), [batch, query_len], "attention: segments of the queries");
+                assert_eq!(key.dims(), [batch, key_len], "attention: segments of the keys");
+            }
+            Self::Shared(shared) => {
+                assert_eq!(shared.shape, shape, "attention: sizes of the shared mask");
+                assert_eq!(shared.causal, causal, "attention: causal flag of the shared mask");
+            }
         }
     }
 
@@ -131,13 +138,13 @@ impl AttentionMask {
     }
 
     /// The mask for the fused form on hosts.
-    pub(crate) fn on_host(&self, causal: bool, [batch, query_len, key_len]: [usize; 3]) -> Arc<Mask> {
-        self.check(causal, [batch, query_len, key_len]);
+    pub(crate) fn on_host(&self, causal: bool, shape: [usize; 3]) -> Arc<Mask> {
+        self.check(causal, shape);
         let mut mask = Mask { causal, ..Mask::default() };
         match self {
             Self::None => {}
             Self::KeyLengths(lengths) => {
-                let length = |length: i64| usize::try_from(length).unwrap_or(0).min(key_len);
+                let length = |length: i64| usize::try_from(length).unwrap_or(0).min(shape[2]);
                 mask.lengths = Some(lengths.clone().into_data().iter::<i64>().map(length).collect());
             }
             Self::Segments { query, key } => {
@@ -156,14 +163,9 @@ impl AttentionMask {
     ///
     /// Built without the head axis and without the batch axis where that is possible, so it costs next to nothing beside
     /// the scores.
-    pub(crate) fn additive(
-        &self,
-        causal: bool,
-        [batch, query_len, key_len]: [usize; 3],
-        device: &Device,
-    ) -> Option<Tensor<4>> {
+    pub(crate) fn additive(&self, causal: bool, shape: [usize; 3], device: &Device) -> Option<Tensor<4>> {
+        self.check(causal, shape);
         if let Self::Shared(mask) = self {
-            mask.check(causal, [batch, query_len, key_len]);
             return match &mask.built {
                 Built::Additive(additive) => additive.clone(),
                 Built::OnHost(_) => None,
@@ -172,17 +174,12 @@ impl AttentionMask {
                 }
             };
         }
+        let [_, query_len, key_len] = shape;
         let causal = (causal && query_len > 1).then(|| causal_mask(query_len, key_len, device));
         let own = match self {
             Self::None | Self::Shared(_) => None,
-            Self::KeyLengths(lengths) => {
-                check_lengths(lengths, batch);
-                Some(length_mask(lengths.clone(), key_len))
-            }
-            Self::Segments { query, key } => {
-                check_segments(query, key, [batch, query_len, key_len]);
-                Some(segment_mask(query.clone(), key.clone()))
-            }
+            Self::KeyLengths(lengths) => Some(length_mask(lengths.clone(), key_len)),
+            Self::Segments { query, key } => Some(segment_mask(query.clone(), key.clone())),
         };
         match (causal, own) {
             (Some(causal), Some(own)) => Some(causal + own),
@@ -191,29 +188,8 @@ impl AttentionMask {
     }
 }
 
-impl SharedMask {
-    fn check(&self, causal: bool, shape: [usize; 3]) {
-        assert_eq!(self.shape, shape, "attention: sizes of the shared mask");
-        assert_eq!(self.causal, causal, "attention: causal flag of the shared mask");
-    }
-}
-
-fn check_causal(query_len: usize, key_len: usize) {
-    assert!(query_len <= key_len, "attention: causal with {query_len} queries and {key_len} keys");
-}
-
-fn check_lengths(lengths: &Tensor<1, Int>, batch: usize) {
-    assert_eq!(lengths.dims(), [batch], "attention: key lengths are one a row");
-}
-
-fn check_segments(query: &Tensor<2, Int>, key: &Tensor<2, Int>, [batch, query_len, key_len]: [usize; 3]) {
-    assert_eq!(query.dims(), [batch, query_len], "attention: segments of the queries");
-    assert_eq!(key.dims(), [batch, key_len], "attention: segments of the keys");
-}
-
 /// `[1, 1, query_len, key_len]`: query `i` sees the keys up to `i + key_len - query_len`.
 fn causal_mask(query_len: usize, key_len: usize, device: &Device) -> Tensor<4> {
-    check_causal(query_len, key_len);
     let shift = (key_len - query_len) as i64;
     let last = Tensor::<1, Int>::arange(shift..shift + query_len as i64, device).reshape([1, 1, query_len, 1]);
     let keys = Tensor::<1, Int>::arange(0..key_len as i64, device).reshape([1, 1, 1, key_len]);

@@ -50,6 +50,11 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
+    /// What a mask is made for: `[batch, query_len, key_len]`.
+    pub(crate) fn mask(&self) -> [usize; 3] {
+        [self.batch, self.query_len, self.key_len]
+    }
+
     /// Query heads that share a key head.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
