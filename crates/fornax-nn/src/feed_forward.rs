@@ -2,12 +2,12 @@ use burn::{
     module::Module,
     tensor::{Device, Tensor, activation},
 };
-use fornax_ops::{Context, geglu, geglu_tanh, gelu, gelu_tanh, reglu, relu};
+use fornax_ops::{Context, geglu, geglu_tanh, gelu, gelu_tanh, reglu, relu, silu, swiglu};
 use serde::{Deserialize, Serialize};
 
 use crate::Linear;
 
-/// A nonlinearity, such as that of a [`FeedForward`]. In a config: `gelu`, `gelu_tanh`, `relu` or `tanh`.
+/// A nonlinearity, such as that of a [`FeedForward`]. In a config: `gelu`, `gelu_tanh`, `silu`, `relu` or `tanh`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
@@ -15,6 +15,8 @@ pub enum Activation {
     Gelu,
     /// Its tanh approximation.
     GeluTanh,
+    /// `x σ(x)`, also called swish.
+    Silu,
     /// `max(x, 0)`
     Relu,
     /// The hyperbolic tangent.
@@ -27,6 +29,7 @@ impl Activation {
         match self {
             Self::Gelu => gelu(x),
             Self::GeluTanh => gelu_tanh(x),
+            Self::Silu => silu(x),
             Self::Relu => relu(x),
             Self::Tanh => activation::tanh(x),
         }
@@ -37,6 +40,7 @@ impl Activation {
         match self {
             Self::Gelu => geglu(gate, up),
             Self::GeluTanh => geglu_tanh(gate, up),
+            Self::Silu => swiglu(gate, up),
             Self::Relu => reglu(gate, up),
             Self::Tanh => activation::tanh(gate) * up,
         }
@@ -88,11 +92,14 @@ mod tests {
 
     /// Values and slopes on both sides of zero.
     #[test]
-    fn relu_and_tanh_are_the_functions_of_that_name() {
+    fn functions_are_those_of_their_name() {
         let points: [f64; 4] = [-3.0, -0.7, 0.2, 1.9];
         let relu = (Activation::Relu, points.map(|x| x.max(0.0)), points.map(|x| if x > 0.0 { 1.0 } else { 0.0 }));
         let tanh = (Activation::Tanh, points.map(f64::tanh), points.map(|x| x.cosh().powi(-2)));
-        for (activation, wanted, wanted_slopes) in [relu, tanh] {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let slope = |x: f64| sigmoid(x) * (1.0 + x * (1.0 - sigmoid(x)));
+        let silu = (Activation::Silu, points.map(|x| x * sigmoid(x)), points.map(slope));
+        for (activation, wanted, wanted_slopes) in [relu, tanh, silu] {
             let device = test_device().autodiff();
             let x = Tensor::<1>::from_data(TensorData::from(points), &device).require_grad();
             let y = activation.apply(x.clone());
@@ -109,7 +116,8 @@ mod tests {
         let device = test_device();
         let [gate, up] = [[-3.0, -0.7, 0.2, 1.9], [0.5, -2.0, 3.0, -0.1]]
             .map(|points: [f32; 4]| Tensor::<1>::from_data(TensorData::from(points), &device));
-        for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Tanh] {
+        let all = [Activation::Gelu, Activation::GeluTanh, Activation::Silu, Activation::Relu, Activation::Tanh];
+        for activation in all {
             let wanted = activation.apply(gate.clone()) * up.clone();
             let error = (activation.gate(gate.clone(), up.clone()) - wanted).abs().max().into_scalar::<f32>();
             assert!(error < 1e-6, "{activation:?}: {error}");

@@ -97,7 +97,7 @@ pub struct ModelConfig {
     /// Inner width of the feed-forward layers; `4 * hidden_size` by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intermediate_size: Option<usize>,
-    /// The nonlinearity of the feed-forward layers: `gelu`, `gelu_tanh`, `relu` or `tanh`.
+    /// The nonlinearity of the feed-forward layers: `gelu`, `gelu_tanh`, `silu`, `relu` or `tanh`.
     pub activation: Activation,
     /// What is added to the variance in layer norms.
     pub norm_eps: f64,

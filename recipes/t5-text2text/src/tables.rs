@@ -32,7 +32,7 @@ pub struct ModelConfig {
     /// Number of blocks of the decoder; as many as in the encoder by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_decoder_layers: Option<usize>,
-    /// The nonlinearity of the feed-forward layers: `relu`, `gelu_tanh`, `gelu` or `tanh`.
+    /// The nonlinearity of the feed-forward layers: `relu`, `gelu_tanh`, `gelu`, `silu` or `tanh`.
     pub activation: Activation,
     /// Whether the feed-forward layers are gated, as in version 1.1.
     pub gated: bool,

@@ -81,13 +81,15 @@ const SCALED: &str = "scale_decoder_outputs";
 
 /// Values of `feed_forward_proj`, and of the keys that `transformers` derives from it; the first of a kind is written.
 /// `gated-gelu` means the tanh form by way of exception.
-const FEED_FORWARDS: [(&str, &str, Activation, bool); 9] = [
+const FEED_FORWARDS: [(&str, &str, Activation, bool); 11] = [
     ("relu", "relu", Activation::Relu, false),
     ("gated-gelu", "gelu_new", Activation::GeluTanh, true),
     ("gated-gelu_new", "gelu_new", Activation::GeluTanh, true),
     ("gelu_new", "gelu_new", Activation::GeluTanh, false),
     ("gelu", "gelu", Activation::Gelu, false),
     ("gated-gelu_python", "gelu_python", Activation::Gelu, true),
+    ("silu", "silu", Activation::Silu, false),
+    ("gated-silu", "silu", Activation::Silu, true),
     ("gated-relu", "relu", Activation::Relu, true),
     ("tanh", "tanh", Activation::Tanh, false),
     ("gated-tanh", "tanh", Activation::Tanh, true),

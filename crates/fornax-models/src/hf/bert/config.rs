@@ -131,10 +131,11 @@ fn one_dropout(file: &ConfigFile, key: &str, attention: &str) -> Result<f64, Mod
 }
 
 /// Names of nonlinearities; the first of each is written.
-const ACTIVATIONS: [(&str, Activation); 5] = [
+const ACTIVATIONS: [(&str, Activation); 6] = [
     ("gelu", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("silu", Activation::Silu),
     ("relu", Activation::Relu),
     ("tanh", Activation::Tanh),
 ];

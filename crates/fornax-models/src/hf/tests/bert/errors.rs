@@ -27,7 +27,7 @@ fn configurations_that_do_not_fit() {
         ("bert", "add_cross_attention", json!(true), "`add_cross_attention` is true, only false is supported"),
         ("bert", "tie_word_embeddings", json!(false), "`tie_word_embeddings` is false, only true is supported"),
         ("bert", "pruned_heads", json!({"0": [1]}), "`pruned_heads` is {\"0\":[1]}, only {} is supported"),
-        ("bert", "hidden_act", json!("silu"), "`hidden_act` is `silu`; supported here: gelu, gelu_new"),
+        ("bert", "hidden_act", json!("mish"), "`hidden_act` is `mish`; supported here: gelu, gelu_new"),
         ("distilbert", "activation", json!("mish"), "`activation` is `mish`; supported here: gelu"),
         ("bert", "hidden_size", json!("wide"), "`hidden_size` is \"wide\": invalid type"),
         ("bert", "num_attention_heads", json!(5), "`hidden_size` is 12: must be a multiple of model.num_heads = 5"),

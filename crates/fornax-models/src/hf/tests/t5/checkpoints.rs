@@ -78,6 +78,29 @@ fn variants_load_with_equal_logits() {
     assert_eq!(logits(&fixture("legacy"), "v1_0", &golden, &device), plain);
 }
 
+/// `transformers` computes these logits from the weights of version 1.1.
+#[test]
+fn gates_of_silu_come_back_with_equal_logits() {
+    let (device, golden) = (test_device(), Golden::open("t5"));
+    let dir = copy("t5/v1_1");
+    edit(&dir.path().join(CONFIG), |config| {
+        config["feed_forward_proj"] = "gated-silu".into();
+        config["dense_act_fn"] = "silu".into();
+    });
+    assert_close(
+        "silu",
+        &logits(dir.path(), "v1_1", &golden, &device),
+        &golden.floats("silu.logits"),
+        tolerance(&device),
+    );
+    let out = tempfile::tempdir().unwrap();
+    save_t5(&load_t5(dir.path(), &device).unwrap().0, out.path()).unwrap();
+    let [found, wanted] = [out.path(), dir.path()].map(|dir| json(&dir.join(CONFIG)));
+    for key in ["feed_forward_proj", "dense_act_fn", "is_gated_act"] {
+        assert_eq!(found[key], wanted[key]);
+    }
+}
+
 /// Version 4 doesn't write whether the head is scaled: it follows from whether it is tied.
 #[test]
 fn files_of_version_4_are_told_apart_by_the_tied_head() {

@@ -15,11 +15,12 @@ fn error(dir: &Path) -> String {
 
 #[test]
 fn configurations_that_do_not_fit() {
-    let known = "relu, gated-gelu, gated-gelu_new, gelu_new, gelu, gated-gelu_python, gated-relu, tanh, gated-tanh";
-    let silu = format!("`feed_forward_proj` is `gated-silu`; supported here: {known}");
+    let known = "relu, gated-gelu, gated-gelu_new, gelu_new, gelu, gated-gelu_python, silu, gated-silu, gated-relu, tanh, \
+                 gated-tanh";
+    let mish = format!("`feed_forward_proj` is `gated-mish`; supported here: {known}");
     let cases: [(&str, Value, &str); 12] = [
         ("model_type", json!("mt5"), "model_type is `mt5`; supported here: t5"),
-        ("feed_forward_proj", json!("gated-silu"), &silu),
+        ("feed_forward_proj", json!("gated-mish"), &mish),
         ("feed_forward_proj", json!("relu"), "`dense_act_fn` is \"gelu_new\", only \"relu\" is supported"),
         ("feed_forward_proj", json!("gelu_new"), "`is_gated_act` is true, only false is supported"),
         ("is_encoder_decoder", json!(false), "`is_encoder_decoder` is false, only true is supported"),
