@@ -167,10 +167,11 @@ impl Slopes {
         self.weight = sum(self.weight.take(), linear(x.transpose(), slope, None, context));
     }
 
-    /// A number with these gradients.
+    /// A number with these gradients; none without any.
     fn attached(self, LinearLogits { hidden, weight, bias }: LinearLogits) -> Option<Tensor<1>> {
+        let of_weight = self.weight?;
         // By rows first, as in the reference form of a cross-entropy.
-        let linear = (hidden * Tensor::cat(self.hidden, 0)).sum_dim(1).sum() + (weight * self.weight?).sum_dim(1).sum();
+        let linear = (hidden * Tensor::cat(self.hidden, 0)).sum_dim(1).sum() + (weight * of_weight).sum_dim(1).sum();
         Some(match bias.zip(self.bias) {
             Some((bias, slope)) => linear + (bias * slope).sum(),
             None => linear,
