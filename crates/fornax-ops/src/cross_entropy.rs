@@ -39,7 +39,8 @@ pub struct CrossEntropy {
 ///
 /// # Panics
 ///
-/// When there are not as many targets as rows of logits.
+/// When there are not as many targets as rows of logits, and on CPUs when a target is no class and not `ignore`; GPUs don't look, and give
+/// any number.
 pub fn cross_entropy_sum(logits: Tensor<2>, targets: Tensor<1, Int>, ignore: i64) -> CrossEntropy {
     smoothed_cross_entropy_sum(logits, targets, ignore, 0.0)
 }

@@ -3,17 +3,16 @@ use burn::{
     tensor::{Int, Tensor},
 };
 
+use fornax_backend::Precision;
+
 use crate::{
     Context, CrossEntropy,
     cross_entropy::{classes_of, split},
-    fused::{HostFused, Maybe, multiplies_by_tiles},
+    fused::{ChunkedLoss, HostFused, Maybe, multiplies_by_tiles},
     linear,
     slope::constant,
     smoothed_cross_entropy_sum,
 };
-
-/// Logits that are in memory at once, where they are not all needed: 128 MiB.
-const CHUNK: usize = 32 << 20;
 
 /// Logits that are still to be computed: `hidden · weight + bias`.
 ///
@@ -30,6 +29,9 @@ pub struct LinearLogits {
 }
 
 impl LinearLogits {
+    /// The most logits that a loss has in memory at once, but for `f16` and a row that is longer: 128 MiB.
+    pub const CHUNK: usize = 32 << 20;
+
     /// All of them, the product in [`Context::precision`].
     ///
     /// # Shapes
@@ -46,7 +48,8 @@ impl LinearLogits {
     /// [`smoothed_cross_entropy_sum`] of them.
     ///
     /// With a graph, the gradients of the three tensors are computed along with the loss, chunk by chunk, and wait for the backward pass,
-    /// which multiplies them with the gradient of the loss: as many products as computing all logits takes, and none twice.
+    /// which multiplies them with the gradient of the loss: as many products as computing all logits takes, and none twice. In `f16` all
+    /// logits are computed at once.
     ///
     /// # Shapes
     ///
@@ -62,7 +65,7 @@ impl LinearLogits {
         smoothing: f64,
         context: &Context,
     ) -> CrossEntropy {
-        let chunk = (CHUNK / self.weight.dims()[1].max(1)).next_multiple_of(32);
+        let chunk = (Self::CHUNK / self.weight.dims()[1].max(1)).next_multiple_of(32);
         self.cross_entropy_sum_in_chunks(targets, ignore, smoothing, context, chunk)
     }
 
@@ -82,19 +85,15 @@ impl LinearLogits {
         if let Some(bf16) =
             multiplies_by_tiles(context.precision(), &self.hidden.device(), [rows.min(chunk), inputs, classes])
         {
+            let targets = classes_of(targets, classes, ignore);
+            let of_weight = self.weight.is_tracked();
+            let loss = ChunkedLoss { targets, smoothing: smoothing as f32, bf16, chunk, of_weight };
             let (hidden, weight) = (self.hidden.into_dispatch(), self.weight.into_dispatch());
-            let (bias, targets) = (Maybe::new(self.bias), classes_of(targets, classes, ignore));
-            return split(Tensor::from_dispatch(Dispatch::fused_linear_cross_entropy(
-                hidden,
-                weight,
-                bias,
-                targets,
-                smoothing as f32,
-                bf16,
-                chunk,
-            )));
+            let sums = Dispatch::fused_linear_cross_entropy(hidden, weight, Maybe::new(self.bias), loss);
+            return split(Tensor::from_dispatch(sums));
         }
-        match rows <= chunk {
+        // The scale of a loss has to reach its gradients before they are rounded to `f16`, so they can't be computed along with it there.
+        match rows <= chunk || context.precision() == Precision::F16 {
             true => smoothed_cross_entropy_sum(self.compute(context), targets, ignore, smoothing),
             false => self.by_tensors(&targets, ignore, smoothing, context, chunk),
         }
@@ -109,8 +108,9 @@ impl LinearLogits {
         context: &Context,
         chunk: usize,
     ) -> CrossEntropy {
-        let tracked =
-            self.hidden.is_tracked() || self.weight.is_tracked() || self.bias.as_ref().is_some_and(Tensor::is_tracked);
+        let [of_hidden, of_weight] = [&self.hidden, &self.weight].map(Tensor::is_tracked);
+        let of_bias = self.bias.as_ref().is_some_and(Tensor::is_tracked);
+        let tracked = of_hidden || of_weight || of_bias;
         let (hidden, weight) = (constant(&self.hidden), constant(&self.weight));
         let bias = self.bias.as_ref().map(constant);
         let rows = hidden.dims()[0];
@@ -124,7 +124,7 @@ impl LinearLogits {
             let more =
                 smoothed_cross_entropy_sum(logits.clone(), targets.clone().narrow(0, first, len), ignore, smoothing);
             if tracked && let Some(slope) = logits.grad(&more.sum.backward()) {
-                slopes.add(x, &weight, Tensor::from_inner(slope), bias.is_some(), context);
+                slopes.add(x, &weight, Tensor::from_inner(slope), [of_hidden, of_weight, of_bias], context);
             }
             let more = CrossEntropy { sum: constant(&more.sum), ..more };
             sums = Some(match sums {
@@ -143,7 +143,7 @@ impl LinearLogits {
     }
 }
 
-/// The gradients of a loss that is summed over chunks.
+/// The gradients of a loss that is summed over chunks, of what takes one.
 #[derive(Default)]
 struct Slopes {
     hidden: Vec<Tensor<2>>,
@@ -153,28 +153,38 @@ struct Slopes {
 
 impl Slopes {
     /// Those of one more chunk, of whose logits `slope` is the gradient.
-    fn add(&mut self, x: Tensor<2>, weight: &Tensor<2>, slope: Tensor<2>, bias: bool, context: &Context) {
+    fn add(
+        &mut self,
+        x: Tensor<2>,
+        weight: &Tensor<2>,
+        slope: Tensor<2>,
+        [of_hidden, of_weight, of_bias]: [bool; 3],
+        context: &Context,
+    ) {
         fn sum<const D: usize>(total: Option<Tensor<D>>, more: Tensor<D>) -> Option<Tensor<D>> {
             Some(match total {
                 None => more,
                 Some(total) => total + more,
             })
         }
-        self.hidden.push(linear(slope.clone(), weight.clone().transpose(), None, context));
-        if bias {
+        if of_hidden {
+            self.hidden.push(linear(slope.clone(), weight.clone().transpose(), None, context));
+        }
+        if of_bias {
             self.bias = sum(self.bias.take(), slope.clone().sum_dim(0).squeeze_dim(0));
         }
-        self.weight = sum(self.weight.take(), linear(x.transpose(), slope, None, context));
+        if of_weight {
+            self.weight = sum(self.weight.take(), linear(x.transpose(), slope, None, context));
+        }
     }
 
     /// A number with these gradients; none without any.
     fn attached(self, LinearLogits { hidden, weight, bias }: LinearLogits) -> Option<Tensor<1>> {
-        let of_weight = self.weight?;
         // By rows first, as in the reference form of a cross-entropy.
-        let linear = (hidden * Tensor::cat(self.hidden, 0)).sum_dim(1).sum() + (weight * of_weight).sum_dim(1).sum();
-        Some(match bias.zip(self.bias) {
-            Some((bias, slope)) => linear + (bias * slope).sum(),
-            None => linear,
-        })
+        let product = |tensor: Tensor<2>, slope: Tensor<2>| (tensor * slope).sum_dim(1).sum();
+        let of_hidden = (!self.hidden.is_empty()).then(|| product(hidden, Tensor::cat(self.hidden, 0)));
+        let of_weight = self.weight.map(|slope| product(weight, slope));
+        let of_bias = bias.zip(self.bias).map(|(bias, slope)| (bias * slope).sum());
+        [of_hidden, of_weight, of_bias].into_iter().flatten().reduce(Tensor::add)
     }
 }

@@ -16,7 +16,8 @@ pub(crate) const LOSS_SCALE: &str = "loss_scale";
 
 /// What the loss is multiplied by before it is differentiated, so that small gradients are not zero in `f16`
 /// (Micikevicius et al. 2018, "Mixed Precision Training"), as in PyTorch's `GradScaler`: begins at 2^16, is halved by a step whose
-/// gradients overflow, which changes nothing else, and doubles after 2,000 steps in a row that don't.
+/// gradients overflow, which changes no parameter, and doubles after 2,000 steps in a row that don't. Unlike there, a skipped step counts
+/// for the bias correction of AdamW.
 ///
 /// It is on the device, so that no step waits to be told whether the one before has overflowed. A power of two changes no digit of a
 /// gradient.

@@ -2,6 +2,7 @@ use std::io::Write;
 
 use fornax_cli::Ending;
 use fornax_data::{BatchSource, inspect};
+use fornax_ops::LinearLogits;
 use fornax_train::{Estimate, Learner, parameter_table, rehearse};
 
 use crate::{Config, Data, MaskedLm, Pretraining, training_flops_per_token};
@@ -13,7 +14,8 @@ pub(crate) fn run<M: Pretraining>(config: &Config, data: &Data, mut learner: Lea
     let sizes = learner.model().encoder().config();
     let (rows, seq_len) = (config.train.micro_batch_size, config.objective.seq_len);
     let steps_per_epoch = data.train.steps_per_epoch();
-    // Some thirty vectors of `hidden_size` a token and layer, four attention matrices a head, and the logits three times, in `f32`.
+    // Some thirty vectors of `hidden_size` a token and layer, four attention matrices a head, and three times the logits that are there
+    // at once, in `f32`.
     let layer = 30 * seq_len * sizes.hidden_size + 4 * sizes.num_heads * seq_len * seq_len;
     let layers = config.train.kept_by_blocks(sizes.num_layers, layer, seq_len * sizes.hidden_size);
     let predicted = (config.predicted_share() * seq_len as f64).ceil() as usize;
@@ -24,7 +26,7 @@ pub(crate) fn run<M: Pretraining>(config: &Config, data: &Data, mut learner: Lea
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
         flops_per_token: training_flops_per_token(config, &sizes),
-        activation_bytes: 4 * rows * (layers + 3 * predicted * sizes.vocab_size),
+        activation_bytes: 4 * (rows * layers + 3 * LinearLogits::CHUNK.min(rows * predicted * sizes.vocab_size)),
     };
     write!(out, "{estimate}")?;
     let batches = data.train.micro_batches(0)?;

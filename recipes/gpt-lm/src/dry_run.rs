@@ -3,6 +3,7 @@ use std::io::Write;
 use fornax_cli::Ending;
 use fornax_data::{BatchSource, inspect};
 use fornax_models::Gpt2;
+use fornax_ops::LinearLogits;
 use fornax_train::{Estimate, Learner, parameter_table, rehearse};
 
 use crate::{Config, Data, NextToken};
@@ -33,10 +34,10 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Gpt2>) -> a
 }
 
 /// What a micro-batch keeps for the backward pass, roughly, in `f32`: some thirty vectors of `hidden_size` a token and layer,
-/// four attention matrices a head, and the logits three times.
+/// four attention matrices a head, and three times the logits that are there at once.
 fn activation_bytes(config: &Config, sizes: &fornax_models::Gpt2Config) -> usize {
     let (rows, seq_len) = (config.train.micro_batch_size, config.objective.seq_len);
     let layer = 30 * seq_len * sizes.hidden_size + 4 * sizes.num_heads * seq_len * seq_len;
     let layers = config.train.kept_by_blocks(sizes.num_layers, layer, seq_len * sizes.hidden_size);
-    4 * rows * (layers + 3 * seq_len * sizes.vocab_size)
+    4 * (rows * layers + 3 * LinearLogits::CHUNK.min(rows * seq_len * sizes.vocab_size))
 }

@@ -3,6 +3,7 @@ use std::io::Write;
 use fornax_cli::Ending;
 use fornax_data::{BatchSource, inspect};
 use fornax_models::{T5, T5Config};
+use fornax_ops::LinearLogits;
 use fornax_train::{Estimate, Learner, TrainConfig, parameter_table, rehearse};
 
 use crate::{
@@ -23,7 +24,7 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<T5>) -> any
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
         flops_per_token: sizes.training_flops_per_token(mean.source, mean.target),
-        activation_bytes: rows * activation_bytes(&config.train, &sizes, data.longest()),
+        activation_bytes: activation_bytes(&config.train, &sizes, rows, data.longest()),
     };
     write!(out, "{estimate}")?;
     let batches = data.train.micro_batches(0)?;
@@ -35,12 +36,12 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<T5>) -> any
     Ok(Ending::Done)
 }
 
-/// What one pair keeps for the backward pass, in `f32`, roughly: some thirty vectors of `hidden_size` a token and block, half as many
-/// again for cross-attention, four attention matrices a head, and the logits three times.
-fn activation_bytes(train: &TrainConfig, sizes: &T5Config, Lengths { source, target }: Lengths) -> usize {
+/// What so many pairs keep for the backward pass, in `f32`, roughly: some thirty vectors of `hidden_size` a token and block, half as many
+/// again for cross-attention, four attention matrices a head, and three times the logits that are there at once.
+fn activation_bytes(train: &TrainConfig, sizes: &T5Config, rows: usize, Lengths { source, target }: Lengths) -> usize {
     let encoder = 30 * source * sizes.hidden_size + 4 * sizes.num_heads * source * source;
     let decoder = 45 * target * sizes.hidden_size + 4 * sizes.num_heads * target * (target + source);
     let layers = train.kept_by_blocks(sizes.num_layers, encoder, source * sizes.hidden_size)
         + train.kept_by_blocks(sizes.num_decoder_layers(), decoder, target * sizes.hidden_size);
-    4 * (layers + 3 * target * sizes.vocab_size)
+    4 * (rows * layers + 3 * LinearLogits::CHUNK.min(rows * target * sizes.vocab_size))
 }

@@ -3,6 +3,7 @@ use std::io::Write;
 use fornax_cli::Ending;
 use fornax_data::{BatchSource, inspect};
 use fornax_models::Transformer;
+use fornax_ops::LinearLogits;
 use fornax_train::{Estimate, Learner, parameter_table, rehearse};
 
 use crate::{Config, Data, NextTargetToken, training_flops_per_token};
@@ -19,7 +20,7 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Transformer
     };
     let steps_per_epoch = data.train.steps_per_epoch();
     // Some thirty vectors of `hidden_size` a token and layer, half as many more for the attention to the source, four attention
-    // matrices a head, and the logits three times, in `f32`, of pairs of mean length.
+    // matrices a head, and three times the logits that are there at once, in `f32`, of pairs of mean length.
     let attention = |queries: usize, keys: usize| 4 * sizes.num_heads * queries * keys;
     let encoder = 30 * source_len * sizes.hidden_size + attention(source_len, source_len);
     let decoder =
@@ -34,7 +35,8 @@ pub(crate) fn run(config: &Config, data: &Data, mut learner: Learner<Transformer
         steps: config.train.total_steps(steps_per_epoch),
         steps_per_epoch,
         flops_per_token: training_flops_per_token(&sizes, data),
-        activation_bytes: 4 * pairs * (layers + 3 * target_len * sizes.target_vocab_size),
+        activation_bytes: 4
+            * (pairs * layers + 3 * LinearLogits::CHUNK.min(pairs * target_len * sizes.target_vocab_size)),
     };
     write!(out, "{estimate}")?;
     let batches = data.train.micro_batches(0)?;

@@ -28,14 +28,14 @@ pub(super) enum Stop<E> {
     NoFaster,
 }
 
-/// The micro-batches that a step of `batch_size` examples, at least 1, can be made of, smallest first: 1, and its odd part times each power of
-/// two that divides it.
+/// The micro-batches that are tried for a step of `batch_size` examples, at least 1, smallest first: of its divisors the largest up to each
+/// power of two, and all of it.
 pub(super) fn candidates(batch_size: usize) -> Vec<usize> {
-    let twos = batch_size.trailing_zeros();
-    let mut sizes: Vec<usize> = (0..=twos).rev().map(|power| batch_size >> power).collect();
-    if sizes.first() != Some(&1) {
-        sizes.insert(0, 1);
-    }
+    let powers =
+        std::iter::successors(Some(1usize), |power| power.checked_mul(2)).take_while(|power| *power < batch_size);
+    let divisor = |most: usize| (1..=most).rev().find(|size| batch_size.is_multiple_of(*size)).unwrap_or(1);
+    let mut sizes: Vec<usize> = powers.map(divisor).chain([batch_size]).collect();
+    sizes.dedup();
     sizes
 }
 
@@ -137,7 +137,8 @@ mod tests {
     fn candidates_divide_the_batch_and_double() {
         assert_eq!(candidates(1), [1]);
         assert_eq!(candidates(16), [1, 2, 4, 8, 16]);
-        assert_eq!(candidates(48), [1, 3, 6, 12, 24, 48]);
+        assert_eq!(candidates(48), [1, 2, 4, 8, 16, 24, 48]);
+        assert_eq!(candidates(45), [1, 3, 5, 15, 45]);
         assert_eq!(candidates(7), [1, 7]);
     }
 
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(stop, Stop::Memory { micro_batch_size: 4, needed: 240, available: 239 });
         assert_eq!(chosen(8, &speeds, Some(240)).2, [1, 2, 4]);
         // From 1 to 3 it grows threefold. The smallest is tried twice: the first time it may have prepared the data.
-        assert_eq!(chosen(6, &speeds, Some(329)).2, [1, 1]);
+        assert_eq!(chosen(3, &speeds, Some(329)).2, [1, 1]);
         let large = Stop::<String>::Memory { micro_batch_size: 4, needed: 3_200_000_000, available: 2_900_000_000 };
         assert_eq!(large.to_string(), "4 may need 3200 MB, and 2900 MB are available");
     }

@@ -114,9 +114,11 @@ mod libtorch {
         fn create(shape: Shape, fill: impl FnOnce(&mut [f32])) -> TchTensor {
             let sizes: Vec<i64> = shape.iter().map(|size| *size as i64).collect();
             let tensor = Tensor::empty(&sizes, (Kind::Float, Device::Cpu));
-            if tensor.numel() > 0 {
+            match tensor.numel() {
+                // Without an address.
+                0 => fill(&mut []),
                 // SAFETY: a new tensor of that many `f32`, which nobody else has; all are written before one is read.
-                fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), tensor.numel()) });
+                len => fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), len) }),
             }
             TchTensor::new(tensor)
         }

@@ -172,16 +172,12 @@ pub(crate) trait HostFused: Backend {
         smoothing: f32,
     ) -> FloatTensor<Self>;
 
-    /// [`fused_cross_entropy`](Self::fused_cross_entropy) of `hidden · weight + bias`, in chunks of so many rows, where
-    /// [`multiplies_by_tiles`].
+    /// [`fused_cross_entropy`](Self::fused_cross_entropy) of `hidden · weight + bias`, where [`multiplies_by_tiles`].
     fn fused_linear_cross_entropy(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         #[extension_type] bias: Maybe<Self>,
-        targets: Arc<[Option<usize>]>,
-        smoothing: f32,
-        bf16: bool,
-        chunk: usize,
+        loss: ChunkedLoss,
     ) -> FloatTensor<Self>;
 
     /// `[ids, size]`
@@ -255,16 +251,11 @@ impl<A: Apply<Inner: Kernels>> HostFused for A {
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: Maybe<Self>,
-        targets: Arc<[Option<usize>]>,
-        smoothing: f32,
-        bf16: bool,
-        chunk: usize,
+        loss: ChunkedLoss,
     ) -> FloatTensor<Self> {
         #[cfg(target_arch = "x86_64")]
         {
-            let factors = if bf16 { Factors::Bf16 } else { Factors::F32 };
-            let operation = linear_cross_entropy::TiledLinearCrossEntropy { factors, targets, smoothing, chunk };
-            Self::apply(operation, [Some(hidden), Some(weight), bias.option()])
+            Self::apply(linear_cross_entropy::TiledLoss(loss), [Some(hidden), Some(weight), bias.option()])
         }
         #[cfg(not(target_arch = "x86_64"))]
         unreachable!("products by tiles are of x86-64")
@@ -360,6 +351,21 @@ pub(crate) enum KeyMask<B: Backend> {
     None,
     /// `[i32]`: the first of each row, `[batch]`, or those of the own segment, `[batch, query_len + key_len]`.
     Some(IntTensor<B>),
+}
+
+/// A cross-entropy of logits that are computed a chunk of rows at a time.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+#[derive(Clone, Debug)]
+pub(crate) struct ChunkedLoss {
+    /// Of each row; `None` is left out.
+    pub(crate) targets: Arc<[Option<usize>]>,
+    pub(crate) smoothing: f32,
+    /// Whether factors are rounded to bfloat16.
+    pub(crate) bf16: bool,
+    /// Rows whose logits are there at a time.
+    pub(crate) chunk: usize,
+    /// Whether the weight takes a gradient, as that of a frozen model doesn't.
+    pub(crate) of_weight: bool,
 }
 
 /// How scores come about, but for tensors.

@@ -102,7 +102,7 @@ fn gated_activations() {
         (gated::reglu, |gate, up| burn::tensor::activation::relu(gate) * up),
     ];
     for (fused, reference) in forms {
-        for shape in [[1, 1], [3, 31], [200, 33], [700, 64]] {
+        for shape in [[0, 31], [1, 1], [3, 31], [200, 33], [700, 64]] {
             let inputs = [input(shape, 1), input(shape, 2)];
             agree(&inputs, |x| fused(x[0].clone(), x[1].clone()), |x| reference(x[0].clone(), x[1].clone()));
         }
@@ -119,7 +119,8 @@ fn norms_and_dropout() {
     if !is_fused(&test_device()) {
         return;
     }
-    for shape in [[1, 1], [3, 31], [200, 33], [700, 64], [65, 300]] {
+    let empty = on_host().then_some([0, 31]);
+    for shape in [[1, 1], [3, 31], [200, 33], [700, 64], [65, 300]].into_iter().chain(empty) {
         let context = training(5);
         let noise = Noise::new(0.3, context.key());
         agree(
@@ -206,9 +207,14 @@ fn linear_maps_in_bf16() {
         return;
     }
     let bf16 = Context::evaluation(Precision::Bf16);
-    for [rows, inputs, outputs] in [[5, 7, 3], [130, 33, 65], [700, 96, 160]] {
+    // No rows; few, which are multiplied otherwise without a graph; and those of tiles.
+    for [rows, inputs, outputs] in [[0, 7, 3], [3, 70, 33], [5, 7, 3], [130, 33, 65], [700, 96, 160]] {
         let tensors = [input([rows, inputs], 1), input([inputs, outputs], 2), input([1, outputs], 3)];
         let bias = |x: &Tensor<2>| Some(x.clone().reshape([outputs]));
+        let [x, weight, _] = &tensors;
+        let (x, weight) = (leaf(&x.0, x.1), leaf(&weight.0, weight.1));
+        let inference = linear(x.clone().detach(), weight.clone().detach(), None, &bf16);
+        assert_near(ROUNDING, "inference", &values(inference), &values(linear(x, weight, None, &bf16)));
         agree_within(
             BF16,
             &tensors,
@@ -318,6 +324,29 @@ fn evaluation_of_linear_logits() {
             assert_eq!(values(found.correct), values(expected.correct.clone()));
             assert_eq!(values(found.count), values(expected.count.clone()));
             assert_near(ROUNDING, "loss", &values(found.sum), &values(expected.sum.clone()));
+        }
+    }
+}
+
+/// A frozen head, or a head on a frozen model: the other gradient is the same as if both were trained.
+#[test]
+fn linear_logits_of_which_a_part_is_frozen() {
+    for ([rows, size, classes], chunk) in [([150, 70, 130], 64), ([37, 5, 33], 8)] {
+        let targets = ints((0..rows as i64).map(|i| i * 7 % classes as i64).collect(), [rows]);
+        let tensors = [input([rows, size], 1), input([size, classes], 2), input([1, classes], 3)];
+        let gradients = |trained: [bool; 3]| {
+            let leaves: Vec<Tensor<2>> = tensors.iter().map(|(values, shape)| leaf(values, *shape)).collect();
+            let parts = |index: usize| leaves[index].clone().set_require_grad(trained[index]);
+            let logits = LinearLogits { hidden: parts(0), weight: parts(1), bias: Some(parts(2).flatten(0, 1)) };
+            let loss = logits.cross_entropy_sum_in_chunks(targets.clone(), -100, 0.1, &evaluation(), chunk).sum;
+            let gradients = loss.backward();
+            leaves.iter().map(|leaf| leaf.grad(&gradients).map(values)).collect::<Vec<_>>()
+        };
+        let all = gradients([true; 3]);
+        assert!(all.iter().all(Option::is_some));
+        for index in 0..3 {
+            let found = gradients(std::array::from_fn(|other| other == index));
+            assert_eq!(found[index], all[index], "input {index} alone");
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use gemm::Parallelism;
 
-use super::{PIECE, collect, each, math::sum, vectorised};
+use super::{
+    PIECE, collect, each,
+    math::{sum, to_bf16},
+    vectorised,
+};
 
 /// Below so many multiplications a product is not worth more than one thread.
 const PARALLEL: usize = 1 << 20;
@@ -10,6 +14,8 @@ const PARALLEL: usize = 1 << 20;
 const FEW: usize = 4;
 /// Numbers of the other matrix that a piece of such a product reads.
 const FEW_PIECE: usize = 128 * 1024;
+/// Columns that a piece has at most, of which each row reads 8 KiB in a line, so that the sums of all pieces are few beside the matrix.
+const FEW_COLUMNS: usize = 2048;
 
 /// A matrix in a slice: element `(row, column)` stands at `row · row_stride + column · column_stride`.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +97,19 @@ pub(crate) enum Into<'a> {
     Bias(&'a [f32]),
 }
 
+impl Into<'_> {
+    /// What a product that sums over nothing leaves.
+    pub(super) fn nothing(self, out: &mut [f32], [rows, columns]: [usize; 2], row_stride: usize) {
+        for row in out.chunks_mut(row_stride).take(rows) {
+            match self {
+                Self::Overwrite => row[..columns].fill(0.0),
+                Self::Bias(bias) => row[..columns].copy_from_slice(bias),
+                Self::Add => {}
+            }
+        }
+    }
+}
+
 /// `out (+)= alpha · lhs · rhs`, where the rows of `out` are `row_stride` elements apart.
 ///
 /// # Panics
@@ -114,18 +133,17 @@ pub(crate) fn multiply(
         assert_eq!(bias.len(), n, "matrix product: bias");
     }
     if k == 0 {
-        for row in out.chunks_mut(row_stride).take(m) {
-            match into {
-                Into::Overwrite => row[..n].fill(0.0),
-                Into::Bias(bias) => row[..n].copy_from_slice(bias),
-                Into::Add => {}
-            }
-        }
-        return;
+        return into.nothing(out, [m, n], row_stride);
     }
     let parallel = product.parallel && m.saturating_mul(n).saturating_mul(k) >= PARALLEL;
-    if m <= FEW && product.parallel && product.alpha == 1.0 && multiply_few(lhs, rhs, out, row_stride, into) {
-        return;
+    if m <= FEW && product.parallel && product.alpha == 1.0 {
+        let done = match product.bf16 {
+            true => multiply_few::<true>(lhs, rhs, out, row_stride, into),
+            false => multiply_few::<false>(lhs, rhs, out, row_stride, into),
+        };
+        if done {
+            return;
+        }
     }
     #[cfg(target_arch = "x86_64")]
     if product.bf16 || parallel && super::tiled::pays_in_f32([m, k, n]) {
@@ -167,8 +185,14 @@ pub(crate) fn multiply(
 }
 
 /// The product of a few rows, where one axis of `rhs` stands side by side: each number of `rhs` is read once, in the order of memory, on
-/// all threads.
-fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: usize, into: Into<'_>) -> bool {
+/// all threads, and rounded to bfloat16 or not.
+fn multiply_few<const BF16: bool>(
+    lhs: Matrix<'_>,
+    rhs: Matrix<'_>,
+    out: &mut [f32],
+    row_stride: usize,
+    into: Into<'_>,
+) -> bool {
     if lhs.column_stride != 1 || (rhs.column_stride != 1 && rhs.row_stride != 1) {
         return false;
     }
@@ -180,28 +204,38 @@ fn multiply_few(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [f32], row_stride: u
         Into::Add => {}
     }
     if rhs.column_stride == 1 {
-        sum_rows_of(lhs, rhs, &mut rows)
+        sum_rows_of::<BF16>(lhs, rhs, &mut rows);
     } else {
-        dot_columns_of(lhs, rhs, &mut rows)
+        dot_columns_of::<BF16>(lhs, rhs, &mut rows);
     }
     true
 }
 
-/// Adds the rows of `rhs`, each times a number of `lhs`: pieces of rows, whose sums are added in their order.
-fn sum_rows_of(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
+/// A factor as it is, or the nearest bfloat16.
+#[inline(always)]
+fn factor<const BF16: bool>(x: f32) -> f32 {
+    if BF16 { to_bf16(x) } else { x }
+}
+
+/// Adds the rows of `rhs`, each times a number of `lhs`: pieces of some columns of some rows, whose sums are added in their order.
+fn sum_rows_of<const BF16: bool>(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
     let (k, n) = (rhs.rows, rhs.columns);
-    let depth = (FEW_PIECE / n).max(1);
-    let pieces = collect((0..k).step_by(depth), |first| {
-        let mut sums = vec![0.0; out.len() * n];
+    let width = n.min(FEW_COLUMNS);
+    let depth = (FEW_PIECE / width).max(1);
+    let firsts = || (0..n).step_by(width).flat_map(|column| (0..k).step_by(depth).map(move |row| [row, column]));
+    let count = out.len();
+    let pieces = collect(firsts(), |[first, column]| {
+        let width = width.min(n - column);
+        let mut sums = vec![0.0; count * width];
         vectorised(
             #[inline(always)]
             || {
                 for at in first..(first + depth).min(k) {
-                    let weights = &rhs.data[at * rhs.row_stride..][..n];
-                    for (row, sums) in sums.chunks_exact_mut(n).enumerate() {
-                        let x = lhs.data[row * lhs.row_stride + at];
+                    let weights = &rhs.data[at * rhs.row_stride + column..][..width];
+                    for (row, sums) in sums.chunks_exact_mut(width).enumerate() {
+                        let x = factor::<BF16>(lhs.data[row * lhs.row_stride + at]);
                         for (sum, weight) in sums.iter_mut().zip(weights) {
-                            *sum = x.mul_add(*weight, *sum);
+                            *sum = x.mul_add(factor::<BF16>(*weight), *sum);
                         }
                     }
                 }
@@ -209,13 +243,16 @@ fn sum_rows_of(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
         );
         sums
     });
-    for sums in pieces {
-        out.iter_mut().zip(sums.chunks_exact(n)).for_each(|(out, sums)| super::norm::add(out, sums));
+    for ([_, column], sums) in firsts().zip(pieces) {
+        let width = sums.len() / count;
+        for (out, sums) in out.iter_mut().zip(sums.chunks_exact(width)) {
+            super::norm::add(&mut out[column..column + width], sums);
+        }
     }
 }
 
 /// Adds the dot products of the rows of `lhs` and the columns of `rhs`, in pieces of columns.
-fn dot_columns_of(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
+fn dot_columns_of<const BF16: bool>(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
     let k = rhs.rows;
     let columns = (FEW_PIECE / k.max(1)).max(1);
     let mut pieces: Vec<Vec<&mut [f32]>> = (0..rhs.columns.div_ceil(columns)).map(|_| Vec::new()).collect();
@@ -230,7 +267,7 @@ fn dot_columns_of(lhs: Matrix<'_>, rhs: Matrix<'_>, out: &mut [&mut [f32]]) {
                     let x = &lhs.data[row * lhs.row_stride..][..k];
                     for (column, out) in out.iter_mut().enumerate() {
                         let weights = &rhs.data[(piece * columns + column) * rhs.column_stride..][..k];
-                        *out += sum(k, |i| x[i] * weights[i]);
+                        *out += sum(k, |i| factor::<BF16>(x[i]) * factor::<BF16>(weights[i]));
                     }
                 }
             },
@@ -245,8 +282,16 @@ mod tests {
     /// Shapes around the limits of the ways that a product may take, both axes of the second matrix side by side.
     #[test]
     fn all_ways_give_the_product() {
-        for [m, k, n] in [[1, 1, 1], [1, 37, 300], [4, 70, 257], [5, 70, 257], [2, 3, 0], [120, 110, 90], [3, 700, 500]]
-        {
+        for [m, k, n] in [
+            [1, 1, 1],
+            [1, 37, 300],
+            [4, 70, 257],
+            [5, 70, 257],
+            [2, 3, 0],
+            [120, 110, 90],
+            [3, 700, 500],
+            [2, 130, 4100],
+        ] {
             let number = |i: usize| (i * 7919 % 23) as f32 - 11.0;
             let lhs: Vec<f32> = (0..m * k).map(number).collect();
             let rhs: Vec<f32> = (0..k * n).map(|i| number(i + 5)).collect();
@@ -257,16 +302,22 @@ mod tests {
                     false => Matrix::new(&rhs, [k, n]),
                 };
                 let bias = vec![2.0; n];
-                for (into, before) in [(Into::Overwrite, f32::NAN), (Into::Add, 2.0), (Into::Bias(&bias), f32::NAN)] {
-                    let mut out = vec![before; m * n];
-                    let product = Product { alpha: 1.0, bf16: false, parallel: true };
-                    multiply(product, Matrix::new(&lhs, [m, k]), matrix, &mut out, n, into);
-                    for (index, found) in out.iter().enumerate() {
-                        let (row, column) = (index / n, index % n);
-                        let start = if into == Into::Overwrite { 0.0 } else { 2.0 };
-                        // Small integers: exact in any order.
-                        let wanted = start + (0..k).map(|i| lhs[row * k + i] * at(i, column)).sum::<f32>();
-                        assert_eq!(*found, wanted, "{m} x {k} x {n}, {into:?}, turned: {turned}");
+                for bf16 in [false, true] {
+                    if bf16 && !fornax_backend::multiplies_bf16() {
+                        continue;
+                    }
+                    for (into, before) in [(Into::Overwrite, f32::NAN), (Into::Add, 2.0), (Into::Bias(&bias), f32::NAN)]
+                    {
+                        let mut out = vec![before; m * n];
+                        let product = Product { alpha: 1.0, bf16, parallel: true };
+                        multiply(product, Matrix::new(&lhs, [m, k]), matrix, &mut out, n, into);
+                        for (index, found) in out.iter().enumerate() {
+                            let (row, column) = (index / n, index % n);
+                            let start = if into == Into::Overwrite { 0.0 } else { 2.0 };
+                            // Small integers: exact in any order.
+                            let wanted = start + (0..k).map(|i| lhs[row * k + i] * at(i, column)).sum::<f32>();
+                            assert_eq!(*found, wanted, "{m} x {k} x {n}, {into:?}, turned: {turned}");
+                        }
                     }
                 }
             }

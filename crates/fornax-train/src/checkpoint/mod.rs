@@ -79,7 +79,7 @@ impl Checkpoints {
         self.path(step).ends_with(name).then_some(step)
     }
 
-    /// Writes the checkpoint of `state.step`; tensors are asked for one file at a time, which bounds host memory.
+    /// Writes the checkpoint of `state.step`; the tensors of each file are asked for when it is written, and dropped with it.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl Checkpoints {
     }
 
     /// Says which checkpoint remains after a failed write of `path`.
-    fn kept_beside(&self, path: &Path) -> String {
+    pub(crate) fn kept_beside(&self, path: &Path) -> String {
         match self.latest() {
             Ok(Found { checkpoint: Some(kept), .. }) if kept.dir != path => {
                 format!("the checkpoint of step {} is kept in `{}`", kept.state.step, kept.dir.display())

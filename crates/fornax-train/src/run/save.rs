@@ -1,6 +1,8 @@
 //! Checkpoints of a run, written while training goes on.
 
 use std::{
+    any::Any,
+    io,
     path::PathBuf,
     thread::{Builder, JoinHandle},
     time::Instant,
@@ -90,9 +92,18 @@ impl<M> Run<M> {
     /// Waits for the checkpoint that is being written, and deletes what is no longer kept beside it.
     pub(super) fn end_write(&mut self) -> Result<(), TrainError> {
         let Some(Writing { step, best, thread }) = self.writing.take() else { return Ok(()) };
-        let written = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let written = thread.join().unwrap_or_else(|panic| Err(self.broken(step, panic.as_ref())))?;
         self.last_checkpoint = Some(written);
         self.checkpoints.retain(self.saving.keep_last, step, best, |step| self.is_due_to_save(step))
+    }
+
+    /// The error of a thread that ended before the checkpoint of `step` was written.
+    fn broken(&self, step: u64, panic: &(dyn Any + Send)) -> TrainError {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        let problem = io::Error::other(format!("the thread that writes it panicked: {}", said.unwrap_or("no message")));
+        let path = self.checkpoints.path(step);
+        let source = Box::new(files::io_error("write", &path)(problem));
+        TrainError::SaveFailed { kept: self.checkpoints.kept_beside(&path), path, source }
     }
 
     /// [`end_write`](Self::end_write) without waiting.

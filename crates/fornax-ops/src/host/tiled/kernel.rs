@@ -11,6 +11,8 @@ use std::{
     sync::OnceLock,
 };
 
+use fornax_backend::multiplies_bf16;
+
 use super::{
     Factors,
     tiles::{LINES, Tile},
@@ -77,7 +79,8 @@ impl Blocks {
     /// The best that this CPU has.
     pub(super) fn detected() -> Self {
         static AMX: OnceLock<bool> = OnceLock::new();
-        if *AMX.get_or_init(amx_is_ours) { Self::Amx } else { Self::Avx512 }
+        // Numbers are rounded by AVX-512 for both.
+        if *AMX.get_or_init(|| multiplies_bf16() && amx_is_ours()) { Self::Amx } else { Self::Avx512 }
     }
 
     /// All that this CPU has.
