@@ -1,7 +1,10 @@
 use std::fmt;
 
-/// A micro-batch has to be so much faster than all smaller ones for the next one to be tried.
+/// A micro-batch has to be so much faster than all smaller ones to be a gain.
 const GAIN: f64 = 1.05;
+
+/// So many in a row that are none end the search: one may be a trial that something else slowed down.
+const PATIENCE: usize = 2;
 
 /// What a micro-batch took.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +14,8 @@ pub(super) struct Trial {
     pub(super) tokens_per_second: f64,
     /// The largest resident memory of the process that tried it, where the platform tells.
     pub(super) peak_memory_bytes: Option<u64>,
+    /// The memory of the program itself, before it has a model: it takes that with any micro-batch.
+    pub(super) program_bytes: u64,
     /// What a process could still get afterwards; none where that doesn't bound a micro-batch, as on a GPU.
     pub(super) available_bytes: Option<u64>,
 }
@@ -24,7 +29,7 @@ pub(super) enum Stop<E> {
     Failed { micro_batch_size: usize, error: E },
     /// This one would need more memory than there is.
     Memory { micro_batch_size: usize, needed: u64, available: u64 },
-    /// The last one was no faster, or hardly.
+    /// The last ones were no faster, or hardly.
     NoFaster,
 }
 
@@ -53,6 +58,7 @@ pub(super) fn choose<E, F: From<E>>(
     let smallest = sizes.next().unwrap_or(1);
     let mut last = measure(smallest)??;
     let mut best = last.clone();
+    let mut without_gain = 0;
     for micro_batch_size in sizes {
         if last.micro_batch_size == smallest && too_large(&last, micro_batch_size).is_some() {
             // The first process may have made tokenizer and tokens, which the next ones find, and these may have taken the memory.
@@ -66,21 +72,24 @@ pub(super) fn choose<E, F: From<E>>(
             Ok(trial) => trial,
             Err(error) => return Ok((best, Stop::Failed { micro_batch_size, error })),
         };
-        let gained = last.tokens_per_second >= GAIN * best.tokens_per_second;
+        without_gain = if last.tokens_per_second >= GAIN * best.tokens_per_second { 0 } else { without_gain + 1 };
         if last.tokens_per_second > best.tokens_per_second {
             best = last.clone();
         }
-        if !gained {
+        if without_gain == PATIENCE {
             return Ok((best, Stop::NoFaster));
         }
     }
     Ok((best, Stop::Whole))
 }
 
-/// The memory that a larger micro-batch may need, as if all of it grew with the examples, and what there is, if that is less.
+/// The memory that a larger micro-batch may need, as if all but the program's own grew with the examples, and what there is, if that is
+/// less.
 fn too_large(last: &Trial, micro_batch_size: usize) -> Option<(u64, u64)> {
     let grown = micro_batch_size.div_ceil(last.micro_batch_size) as u64;
-    let (needed, available) = (last.peak_memory_bytes?.saturating_mul(grown), last.available_bytes?);
+    let fixed = last.program_bytes.min(last.peak_memory_bytes?);
+    let needed = fixed.saturating_add((last.peak_memory_bytes? - fixed).saturating_mul(grown));
+    let available = last.available_bytes?;
     (needed > available).then_some((needed, available))
 }
 
@@ -102,7 +111,7 @@ impl<E: fmt::Display> fmt::Display for Stop<E> {
                 let (needed, available) = (megabytes(*needed), megabytes(*available));
                 write!(f, "{micro_batch_size} may need {needed}, and {available} are available")
             }
-            Self::NoFaster => f.write_str("the last is less than 5 % faster"),
+            Self::NoFaster => f.write_str("the last two are less than 5 % faster"),
         }
     }
 }
@@ -111,7 +120,8 @@ impl<E: fmt::Display> fmt::Display for Stop<E> {
 mod tests {
     use super::*;
 
-    /// So many bytes for the model, and for each example.
+    /// So many bytes for the program, for the model, and for each example.
+    const PROGRAM: u64 = 1_000;
     const MODEL: u64 = 100;
     const EXAMPLE: u64 = 10;
 
@@ -124,7 +134,8 @@ mod tests {
             Ok(speed.map(|&(_, tokens_per_second)| Trial {
                 micro_batch_size,
                 tokens_per_second,
-                peak_memory_bytes: Some(MODEL + EXAMPLE * micro_batch_size as u64),
+                peak_memory_bytes: Some(PROGRAM + MODEL + EXAMPLE * micro_batch_size as u64),
+                program_bytes: PROGRAM,
                 available_bytes: memory,
             }))
             .map(|trial| trial.ok_or_else(|| "out of memory".to_owned()))
@@ -162,22 +173,24 @@ mod tests {
 
     #[test]
     fn what_is_no_faster_ends_it_and_the_fastest_is_taken() {
-        let slower = [(1, 10.0), (2, 18.0), (4, 17.0), (8, 90.0)];
-        assert_eq!(chosen(8, &slower, None), (2, Stop::NoFaster, vec![1, 2, 4]));
-        let hardly = [(1, 10.0), (2, 18.0), (4, 18.5), (8, 90.0)];
-        assert_eq!(chosen(8, &hardly, None), (4, Stop::NoFaster, vec![1, 2, 4]));
+        let slower = [(1, 10.0), (2, 18.0), (4, 17.0), (8, 16.0), (16, 90.0)];
+        assert_eq!(chosen(16, &slower, None), (2, Stop::NoFaster, vec![1, 2, 4, 8]));
+        let hardly = [(1, 10.0), (2, 18.0), (4, 18.5), (8, 18.2), (16, 90.0)];
+        assert_eq!(chosen(16, &hardly, None), (4, Stop::NoFaster, vec![1, 2, 4, 8]));
+        let once = [(1, 10.0), (2, 9.0), (4, 30.0), (8, 29.0), (16, 60.0)];
+        assert_eq!(chosen(16, &once, None), (16, Stop::Whole, vec![1, 2, 4, 8, 16]));
     }
 
     #[test]
     fn what_may_not_fit_is_not_tried() {
         let speeds = [(1, 10.0), (2, 20.0), (4, 40.0), (8, 80.0)];
         // Two examples take 120 bytes, so that four may take 240.
-        let (size, stop, tried) = chosen(8, &speeds, Some(239));
+        let (size, stop, tried) = chosen(8, &speeds, Some(1_239));
         assert_eq!((size, tried), (2, vec![1, 2]));
-        assert_eq!(stop, Stop::Memory { micro_batch_size: 4, needed: 240, available: 239 });
-        assert_eq!(chosen(8, &speeds, Some(240)).2, [1, 2, 4]);
+        assert_eq!(stop, Stop::Memory { micro_batch_size: 4, needed: 1_240, available: 1_239 });
+        assert_eq!(chosen(8, &speeds, Some(1_240)).2, [1, 2, 4]);
         // From 1 to 3 it grows threefold. The smallest is tried twice: the first time it may have prepared the data.
-        assert_eq!(chosen(3, &speeds, Some(329)).2, [1, 1]);
+        assert_eq!(chosen(3, &speeds, Some(1_329)).2, [1, 1]);
         let large = Stop::<String>::Memory { micro_batch_size: 4, needed: 3_200_000_000, available: 2_900_000_000 };
         assert_eq!(large.to_string(), "4 may need 3200 MB, and 2900 MB are available");
     }
@@ -189,7 +202,8 @@ mod tests {
             let peak = if tried.is_empty() { 900 } else { MODEL };
             tried.push(micro_batch_size);
             let (tokens_per_second, available_bytes) = (micro_batch_size as f64, Some(1_000));
-            Ok(Ok(Trial { micro_batch_size, tokens_per_second, peak_memory_bytes: Some(peak), available_bytes }))
+            let peak_memory_bytes = Some(peak);
+            Ok(Ok(Trial { micro_batch_size, tokens_per_second, peak_memory_bytes, program_bytes: 0, available_bytes }))
         });
         assert_eq!((choice.unwrap().0.micro_batch_size, tried), (2, vec![1, 1, 2]));
     }
@@ -205,7 +219,8 @@ mod tests {
                 return Err("interrupted".to_owned());
             }
             let (tokens_per_second, none) = (1.0, None);
-            Ok(Ok(Trial { micro_batch_size, tokens_per_second, peak_memory_bytes: none, available_bytes: none }))
+            let (peak_memory_bytes, available_bytes) = (none, none);
+            Ok(Ok(Trial { micro_batch_size, tokens_per_second, peak_memory_bytes, program_bytes: 0, available_bytes }))
         });
         assert_eq!((interrupted.unwrap_err().as_str(), tried), ("interrupted", 2));
     }

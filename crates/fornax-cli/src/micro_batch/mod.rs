@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use fornax_backend::DeviceSpec;
-use fornax_train::{Interrupt, MicroBatch, Options, available_memory_bytes, check_run_folder, open_config};
+use fornax_train::{
+    Interrupt, MicroBatch, Options, available_memory_bytes, check_run_folder, open_config, peak_memory_bytes,
+};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -132,6 +134,7 @@ impl AutoMicroBatch {
                 micro_batch_size,
                 tokens_per_second: figures.tokens_per_second,
                 peak_memory_bytes: figures.peak_memory_bytes,
+                program_bytes: peak_memory_bytes().unwrap_or(0),
                 available_bytes: available_memory_bytes().filter(|_| computes_in_memory(&figures)),
             };
             let peak = trial.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), megabytes);
