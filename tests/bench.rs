@@ -90,6 +90,22 @@ fn a_peer_that_fails_later_takes_no_round_before_with_it() {
     assert!(report["rows"][0]["of_peer"].as_f64().unwrap() > 0.0, "{report}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_peer_too() {
+    let lab = lab();
+    // The process that the shell becomes has to be gone: its number is in the file.
+    let peer = "sh -c 'echo $$ > peer.pid; exec sleep 600'";
+    let running = lab.start_training("fornax", &["bench", "tiny", "--peer", peer]);
+    let started = || fs::read_to_string(lab.path("peer.pid")).is_ok_and(|pid| pid.ends_with('\n'));
+    let outcome = running.until(started).signal("TERM").end();
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    assert!(!outcome.stderr.contains("error"), "{outcome:?}");
+    let pid = fs::read_to_string(lab.path("peer.pid")).unwrap();
+    let alive = std::process::Command::new("kill").args(["-0", pid.trim()]).output().unwrap();
+    assert!(!alive.status.success(), "{pid}");
+}
+
 #[test]
 fn a_device_that_is_not_there_is_a_row_with_its_reason() {
     let lab = lab();

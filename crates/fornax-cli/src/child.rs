@@ -74,21 +74,13 @@ pub enum ChildError {
 }
 
 impl Figures {
-    /// Runs a program to its end and reads the last line that it prints.
+    /// Runs a program to its end and reads the last line that it prints, or ends it as soon as `stop` holds.
     ///
     /// # Errors
     ///
-    /// When it can't be started or fails, with the end of what it says on stderr, and when its last line is no such JSON.
-    pub fn of(command: &mut Command) -> Result<Self, ChildError> {
-        Self::of_stoppable(command, || false)
-    }
-
-    /// As [`of`](Self::of), but ends the program as soon as `stop` holds.
-    ///
-    /// # Errors
-    ///
-    /// As [`of`](Self::of), and [`ChildError::Stopped`].
-    pub fn of_stoppable(command: &mut Command, stop: impl Fn() -> bool) -> Result<Self, ChildError> {
+    /// When it can't be started or fails, with the end of what it says on stderr, when its last line is no such JSON, and
+    /// [`ChildError::Stopped`].
+    pub fn of(command: &mut Command, stop: impl Fn() -> bool) -> Result<Self, ChildError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let failed = |source| ChildError::Start { program: program.clone(), source };
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -182,7 +174,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_program_that_fails_is_told_by_its_error_or_by_its_last_lines() {
-        let of = |script: &str| Figures::of(Command::new("sh").args(["-c", script])).unwrap_err().to_string();
+        let of = |script: &str| Figures::of(Command::new("sh").args(["-c", script]), || false).unwrap_err().to_string();
         assert_eq!(
             of("echo info >&2; echo 'error: no GPU' >&2; echo 'hint: buy one' >&2; exit 1"),
             "no GPU\nhint: buy one"
@@ -190,7 +182,7 @@ mod tests {
         let long = of("for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3");
         assert!(long.starts_with("exit status: 3: line 3\n") && long.ends_with("line 7"), "{long}");
         assert!(of("kill -9 $$").contains("signal: 9"));
-        let absent = Figures::of(&mut Command::new("./no-such-program")).unwrap_err().to_string();
+        let absent = Figures::of(&mut Command::new("./no-such-program"), || false).unwrap_err().to_string();
         assert_eq!(absent, "the program `./no-such-program` can't be started");
     }
 
@@ -198,9 +190,9 @@ mod tests {
     #[test]
     fn a_program_says_more_than_a_pipe_holds_and_ends_when_it_is_to() {
         let much = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; echo; echo '{\"tokens_per_second\": 1}'";
-        assert_eq!(Figures::of(Command::new("sh").args(["-c", much])).unwrap().tokens_per_second, 1.0);
+        assert_eq!(Figures::of(Command::new("sh").args(["-c", much]), || false).unwrap().tokens_per_second, 1.0);
         let start = std::time::Instant::now();
-        let stopped = Figures::of_stoppable(Command::new("sleep").arg("60"), || start.elapsed() > 5 * PAUSE);
+        let stopped = Figures::of(Command::new("sleep").arg("60"), || start.elapsed() > 5 * PAUSE);
         assert!(matches!(stopped, Err(ChildError::Stopped)) && start.elapsed() < Duration::from_secs(30));
     }
 }

@@ -12,6 +12,6 @@ mod start;
 pub use child::{ChildError, Figures};
 pub use config::{ConfigError, Loaded, load};
 pub use folder::model_folder;
-pub use program::{Ending, Usage, UsageContext, main_with};
+pub use program::{Ending, Interrupted, Usage, UsageContext, main_with};
 pub use run_args::RunArgs;
 pub use start::{ModelTable, Start, resolve_model};

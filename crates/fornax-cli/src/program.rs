@@ -27,7 +27,7 @@ pub enum Ending {
 /// A signal came before there was anything to save: exit code 130, and nothing is printed.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
-pub(crate) struct Interrupted;
+pub struct Interrupted;
 
 /// Marks an error as bad usage or bad config: exit code 2 instead of 1.
 #[derive(Debug)]

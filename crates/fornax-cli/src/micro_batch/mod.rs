@@ -125,7 +125,7 @@ impl AutoMicroBatch {
         );
         let choice = choose(self.batch_size, |micro_batch_size| {
             let mut command = trial(recipe, args, micro_batch_size)?;
-            let figures = match Figures::of_stoppable(&mut command, || interrupt.requested()) {
+            let figures = match Figures::of(&mut command, || interrupt.requested()) {
                 Ok(figures) => figures,
                 Err(ChildError::Stopped) => return Err(Interrupted.into()),
                 Err(error) => return Ok(Err(error)),

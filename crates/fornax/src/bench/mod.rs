@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::{ValueEnum, builder::RangedU64ValueParser};
 use fornax_backend::{DeviceSpec, Precision};
-use fornax_cli::{Figures, UsageContext};
-use fornax_train::write_atomic;
+use fornax_cli::{ChildError, Figures, Interrupted, UsageContext};
+use fornax_train::{Interrupt, write_atomic};
 
 use cases::{Case, Selected, Setting, now};
 use report::{Report, Row};
@@ -87,14 +87,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let peer = args.peer.as_deref().map(split).transpose().usage()?;
     let baseline = args.baseline.as_deref().map(open_baseline).transpose()?;
     args.save.as_deref().map_or(Ok(()), check_save)?;
+    // A process that outlived this one would take its cores from whatever is measured next.
+    let interrupt = Interrupt::install().context("signals can't be handled while others are measured")?;
 
     let (mut peers, mut peer_error) = (Vec::new(), None);
     for round in 1..=args.rounds {
         if let Some(words) = &peer {
             tracing::info!("round {round} of {}: the peer", args.rounds);
-            match run_peer(words) {
+            match run_peer(words, &interrupt) {
                 Ok(figures) => peers.push(figures),
-                Err(error) if peers.is_empty() => return Err(error),
+                Err(error) if peers.is_empty() || error.is::<Interrupted>() => return Err(error),
                 // The rounds before are minutes of work, and whole.
                 Err(error) => {
                     peer_error = Some(error.context(format!("round {round}; the figures are of the rounds before")));
@@ -104,8 +106,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         for run in runs.iter_mut().filter(|run| run.row.error.is_none()) {
             tracing::info!("round {round} of {}: {}", args.rounds, run.row);
-            match Figures::of(&mut worker(run, args)?) {
+            match Figures::of(&mut worker(run, args)?, || interrupt.requested()) {
                 Ok(figures) => run.rounds.push(figures),
+                Err(ChildError::Stopped) => return Err(Interrupted.into()),
                 Err(error) => run.row.error = Some(format!("{:#}", anyhow::Error::from(error))),
             }
         }
@@ -200,13 +203,16 @@ fn check_save(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run_peer(words: &[String]) -> anyhow::Result<Figures> {
+fn run_peer(words: &[String], interrupt: &Interrupt) -> anyhow::Result<Figures> {
     let (program, arguments) = words.split_first().context("--peer is empty")?;
     let mut command = Command::new(program);
     command.args(arguments);
     // The threads of a peer wait as they do without Fornax.
     fornax_backend::forget_calm_openmp(&mut command);
-    Figures::of(&mut command).context("--peer")
+    match Figures::of(&mut command, || interrupt.requested()) {
+        Err(ChildError::Stopped) => Err(Interrupted.into()),
+        figures => figures.context("--peer"),
+    }
 }
 
 /// This program, told to do one run: its memory and start-up are of nothing else, and no other run falls with it.
