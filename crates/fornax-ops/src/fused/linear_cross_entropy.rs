@@ -10,7 +10,7 @@ use super::{
 };
 use crate::host::{
     PIECE,
-    cross_entropy::{Sums, backward_in_place, forward},
+    cross_entropy::{Sums, backward, forward},
     each,
     matrix::{Into, Matrix},
     norm::{add, sum_rows},
@@ -58,7 +58,7 @@ impl TiledLoss {
             drop(left);
             sums = sums + forward(logits, classes, targets, *smoothing, log_sums);
             if let Some((slopes, (turned, side))) = slopes.as_mut().zip(turned.as_ref()) {
-                backward_in_place(logits, classes, targets, *smoothing, log_sums);
+                backward(logits, classes, targets, *smoothing, log_sums, 1.0);
                 let at = index * chunk * size;
                 let of_x = &mut slopes.x[at..at + rows * size];
                 let of_weight = slopes.weight.as_deref_mut().map(|weight| (weight, *side));

@@ -79,46 +79,15 @@ pub(crate) fn forward(
     collect(pieces, run).into_iter().fold(Sums::default(), |sum, more| sum + more)
 }
 
-/// The gradient of the loss, times `scale`: `softmax - (1 - s) [target] - s / classes`, and zeros where there is no target.
+/// The gradient of the loss, times `scale`, in the memory of the logits: `softmax - (1 - s) [target] - s / classes`, and zeros where there
+/// is no target.
 pub(crate) fn backward(
-    logits: &[f32],
-    classes: usize,
-    targets: &[Option<usize>],
-    smoothing: f32,
-    log_sums: &[f32],
-    scale: f32,
-    out: &mut [f32],
-) {
-    let spread = smoothing / classes as f32;
-    let run = |(((logits, targets), log_sums), out): (((&[f32], &[Option<usize>]), &[f32]), &mut [f32])| {
-        vectorised(
-            #[inline(always)]
-            || {
-                let rows = logits.chunks_exact(classes).zip(targets).zip(log_sums);
-                for (((row, target), log_sum), out) in rows.zip(out.chunks_exact_mut(classes)) {
-                    let Some(target) = *target else {
-                        out.fill(0.0);
-                        continue;
-                    };
-                    for (out, logit) in out.iter_mut().zip(row) {
-                        *out = (exp(logit - log_sum) - spread) * scale;
-                    }
-                    out[target] -= (1.0 - smoothing) * scale;
-                }
-            },
-        );
-    };
-    let pieces = logits.chunks(ROWS * classes).zip(targets.chunks(ROWS)).zip(log_sums.chunks(ROWS));
-    each(pieces.zip(out.chunks_mut(ROWS * classes)), run);
-}
-
-/// [`backward`] with a scale of 1, in the memory of the logits.
-pub(crate) fn backward_in_place(
     logits: &mut [f32],
     classes: usize,
     targets: &[Option<usize>],
     smoothing: f32,
     log_sums: &[f32],
+    scale: f32,
 ) {
     let spread = smoothing / classes as f32;
     let run = |((logits, targets), log_sums): ((&mut [f32], &[Option<usize>]), &[f32])| {
@@ -130,8 +99,8 @@ pub(crate) fn backward_in_place(
                         row.fill(0.0);
                         continue;
                     };
-                    row.iter_mut().for_each(|logit| *logit = exp(*logit - log_sum) - spread);
-                    row[target] -= 1.0 - smoothing;
+                    row.iter_mut().for_each(|logit| *logit = (exp(*logit - log_sum) - spread) * scale);
+                    row[target] -= (1.0 - smoothing) * scale;
                 }
             },
         );
