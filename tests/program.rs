@@ -245,7 +245,7 @@ fn metrics_are_as_documented(text: &str) {
         keys.sort_by_key(|key| line.find(&format!("\"{key}\":")));
         (value["step"].as_u64().unwrap(), value["split"].as_str().unwrap().to_owned(), keys.join(" "))
     };
-    let train = "step split loss lr grad_norm tokens tokens_per_second step_ms";
+    let train = "step split loss lr grad_norm tokens tokens_per_second step_ms data_ms";
     let valid = "step split accuracy bits_per_byte loss perplexity";
     let line = |step, split: &str, keys: &str| (step, split.to_owned(), keys.to_owned());
     let expected = [

@@ -51,6 +51,7 @@ impl RunFolder {
         for line in &mut lines {
             line.remove("tokens_per_second");
             line.remove("step_ms");
+            line.remove("data_ms");
         }
         lines
     }

@@ -156,6 +156,7 @@ mod tests {
             tokens: 6400,
             tokens_per_second: 12_345.4,
             step_ms: 5.0,
+            data_ms: 0.1,
         };
         assert_eq!(train_text(&line), "loss 2.4513  lr 1.00e-3  grad_norm 0.81  12,345 tok/s");
         let smoothed = TrainLine { nll: Some(2.25), ..line };

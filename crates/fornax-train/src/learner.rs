@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use burn::{
     module::Module,
     optim::GradientsParams,
@@ -95,6 +97,8 @@ pub struct StepStats {
     pub targets: u64,
     /// Micro-batches.
     pub micro_batches: usize,
+    /// When the host had the batch and began the step.
+    pub begun: Instant,
 }
 
 /// The steps since the last log.
@@ -168,6 +172,7 @@ impl<M: Module> Learner<M> {
         batches: &[T::Batch],
         task: &T,
     ) -> Result<StepStats, TrainError> {
+        let begun = Instant::now();
         let sizes: Vec<_> = batches.iter().map(|batch| task.size(batch)).collect();
         let whole = sum_sizes(&sizes);
         let examples: Vec<_> = batches.iter().map(|batch| task.describe(batch)).collect();
@@ -205,6 +210,7 @@ impl<M: Module> Learner<M> {
             tokens: whole.tokens as u64,
             targets: whole.counts.first().map_or(0, |(_, count)| *count as u64),
             micro_batches: batches.len(),
+            begun,
         })
     }
 

@@ -39,6 +39,8 @@ pub struct TrainLine {
     pub tokens_per_second: f64,
     /// Mean wall time of a step of the window, in milliseconds.
     pub step_ms: f64,
+    /// Of [`step_ms`](Self::step_ms), the time until the step had its batch: what data takes that is not ready, and the copy to the device.
+    pub data_ms: f64,
 }
 
 /// The file, open for appending.
@@ -162,6 +164,7 @@ mod tests {
             tokens: step * 64,
             tokens_per_second: 1e3,
             step_ms: 64.0,
+            data_ms: 0.5,
         }
     }
 
@@ -182,7 +185,7 @@ mod tests {
         assert_eq!(
             fs::read_to_string(path).unwrap(),
             "{\"format_version\":1,\"step\":10,\"split\":\"train\",\"loss\":2.5,\"lr\":0.001,\"grad_norm\":0.5,\
-             \"tokens\":640,\"tokens_per_second\":1000.0,\"step_ms\":64.0}\n\
+             \"tokens\":640,\"tokens_per_second\":1000.0,\"step_ms\":64.0,\"data_ms\":0.5}\n\
              {\"step\":10,\"split\":\"valid\",\"loss\":2.0,\"perplexity\":7.4}\n"
         );
     }

@@ -146,7 +146,7 @@ impl<M: Module> Run<M> {
         let step = self.state.step;
         let due = step.is_multiple_of(self.train.log_every) || step == self.max_steps;
         let window = if due { learner.take_window().map_err(|error| self.fail(error))? } else { None };
-        self.state.train_seconds += self.clock.end_step(stats.tokens);
+        self.state.train_seconds += self.clock.end_step(stats);
         self.console.step(step);
         self.end_write_if_done().map_err(|error| self.fail(error))?;
         let Some(window) = window else { return Ok(()) };
@@ -160,7 +160,8 @@ impl<M: Module> Run<M> {
             loss_scale: window.loss_scale,
             tokens: self.state.tokens,
             tokens_per_second: timing.tokens_per_second(),
-            step_ms: timing.step_ms(),
+            step_ms: timing.per_step_ms(timing.seconds),
+            data_ms: timing.per_step_ms(timing.data_seconds),
         };
         self.state.train_loss = Some(line.loss);
         self.console.train(&line);
@@ -244,6 +245,8 @@ struct Clock {
 #[derive(Clone, Copy, Debug, Default)]
 struct Timing {
     seconds: f64,
+    /// Of those, until the host had the batches.
+    data_seconds: f64,
     tokens: u64,
     steps: u64,
 }
@@ -258,10 +261,12 @@ impl Clock {
     }
 
     /// Returns the seconds that the step took.
-    fn end_step(&mut self, tokens: u64) -> f64 {
-        let seconds = self.step.take().map_or(0.0, |start| start.elapsed().as_secs_f64());
+    fn end_step(&mut self, stats: &StepStats) -> f64 {
+        let Some(start) = self.step.take() else { return 0.0 };
+        let seconds = start.elapsed().as_secs_f64();
         self.window.seconds += seconds;
-        self.window.tokens += tokens;
+        self.window.data_seconds += stats.begun.saturating_duration_since(start).as_secs_f64();
+        self.window.tokens += stats.tokens;
         self.window.steps += 1;
         seconds
     }
@@ -280,7 +285,7 @@ impl Timing {
         self.tokens as f64 / self.seconds.max(f64::MIN_POSITIVE)
     }
 
-    fn step_ms(self) -> f64 {
-        self.seconds * 1e3 / self.steps.max(1) as f64
+    fn per_step_ms(self, seconds: f64) -> f64 {
+        seconds * 1e3 / self.steps.max(1) as f64
     }
 }

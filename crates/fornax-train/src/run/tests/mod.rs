@@ -130,6 +130,7 @@ impl Toy {
         for line in &mut lines {
             line.remove("tokens_per_second");
             line.remove("step_ms");
+            line.remove("data_ms");
         }
         lines
     }
@@ -220,6 +221,21 @@ fn a_run_leaves_what_is_documented() {
     assert_eq!(summary.valid["accuracy"], lines[lines.len() - 1]["accuracy"].as_f64().unwrap());
     assert!(summary.seconds > 0.0 && summary.tokens_per_second > 0.0);
     assert_eq!(toy.summary(), summary);
+}
+
+/// `stop` is asked between the start of a step and its batch.
+#[test]
+fn the_wait_for_data_is_logged() {
+    let toy = Toy::new(&[]);
+    toy.train(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        false
+    })
+    .unwrap();
+    for line in toy.lines().iter().filter(|line| line["split"] == "train") {
+        let [data, step] = ["data_ms", "step_ms"].map(|key| line[key].as_f64().unwrap());
+        assert!(20.0 <= data && data <= step, "{data} of {step} ms");
+    }
 }
 
 #[test]
