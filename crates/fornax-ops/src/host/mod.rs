@@ -16,11 +16,16 @@ pub(crate) mod embedding;
 pub(crate) mod math;
 pub(crate) mod matrix;
 pub(crate) mod norm;
+mod team;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiled;
 
+use std::{
+    mem,
+    sync::{Mutex, PoisonError},
+};
+
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 /// Elements of a piece of elementwise work: enough to be worth a task, few enough to stay in the second-level cache.
 pub(crate) const PIECE: usize = 16 * 1024;
@@ -51,9 +56,22 @@ pub(crate) fn each<T: Send>(pieces: impl Iterator<Item = T>, work: impl Fn(T) + 
 
 /// What `work` makes of each piece, in their order.
 pub(crate) fn collect<T: Send, R: Send>(pieces: impl Iterator<Item = T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-    let pieces: Vec<T> = pieces.collect();
-    match pieces.len() {
-        0 | 1 => pieces.into_iter().map(work).collect(),
-        _ => pieces.into_par_iter().map(&work).collect(),
+    enum Piece<T, R> {
+        Waiting(T),
+        Taken,
+        Done(R),
     }
+
+    let pieces: Vec<_> = pieces.map(|piece| Mutex::new(Piece::Waiting(piece))).collect();
+    team::share(pieces.len(), &|index| {
+        let mut piece = pieces[index].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Piece::Waiting(waiting) = mem::replace(&mut *piece, Piece::Taken) {
+            *piece = Piece::Done(work(waiting));
+        }
+    });
+    let results = pieces.into_iter().filter_map(|piece| match piece.into_inner() {
+        Ok(Piece::Done(result)) => Some(result),
+        _ => None,
+    });
+    results.collect()
 }
