@@ -506,6 +506,26 @@ fn a_full_disk_under_the_log_too_changes_nothing() {
     assert_eq!(run.names("checkpoints"), ["step-000005"]);
 }
 
+/// A terminal that is gone ends a run as Ctrl-C does, but not one that is to outlive it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lost_terminal_ends_a_run_unless_that_is_ignored() {
+    let lab = lab();
+    // Whoever runs these tests may have it ignored. The first line of metrics is written when signals are handled.
+    let lost = "env --default-signal=HUP PROGRAM tiny.toml --run-dir lost --max-steps 100000 & n=0; \
+                until grep -q step lost/metrics.jsonl || [ $n -gt 2400 ]; do n=$((n+1)); sleep 0.05; done 2> /dev/null; \
+                kill -HUP $!; wait $!";
+    let outcome = Outcome::of(lab.shell(lost));
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    assert!(lab.run("lost").summary().interrupted);
+
+    let kept = "trap '' HUP; PROGRAM tiny.toml --run-dir kept --max-steps 5 & n=0; \
+                until [ -e kept/summary.json ] || [ $n -gt 2400 ]; do kill -HUP $!; n=$((n+1)); sleep 0.05; done; wait $!";
+    let outcome = Outcome::of(lab.shell(kept));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(lab.run("kept").train_steps(), [1, 2, 3, 4, 5]);
+}
+
 #[test]
 fn a_run_folder_in_use_is_refused() {
     let lab = lab();

@@ -1,4 +1,5 @@
 use std::{
+    ffi::c_int,
     io,
     sync::{
         Arc, OnceLock,
@@ -6,11 +7,14 @@ use std::{
     },
 };
 
+#[cfg(target_os = "linux")]
+use signal_hook::consts::SIGHUP;
 use signal_hook::{consts::TERM_SIGNALS, flag};
 
 use crate::summary::EXIT_INTERRUPTED;
 
-/// SIGINT, SIGTERM and, on Unix, SIGQUIT: the first asks the loop to stop after its step, the second leaves at once.
+/// SIGINT, SIGTERM and, on Unix, SIGQUIT, and on Linux SIGHUP where it isn't ignored: the first asks the loop to stop after its step, the
+/// second leaves at once.
 ///
 /// The handlers stay for the life of the process; once the value is dropped, the first signal leaves at once, so that
 /// what a recipe does after training can be interrupted as usual.
@@ -34,7 +38,7 @@ impl Interrupt {
             Some(installed) => installed.clone(),
             None => {
                 let new = Self::unarmed();
-                for &signal in TERM_SIGNALS {
+                for &signal in TERM_SIGNALS.iter().chain(&hangup()) {
                     // In this order: the second signal must find the flag that the first has set.
                     flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&new.leave))?;
                     flag::register(signal, Arc::clone(&new.leave))?;
@@ -76,6 +80,27 @@ impl Drop for Interrupt {
     }
 }
 
+/// The signal that says that the terminal is gone, unless that is to be survived, as with `nohup`: a handler would undo it. Linux alone
+/// tells without `unsafe` code.
+#[cfg(target_os = "linux")]
+fn hangup() -> Option<c_int> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(SIGHUP).filter(|&signal| ignores(&status, signal) == Some(false))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn hangup() -> Option<c_int> {
+    None
+}
+
+/// Whether the process of this `/proc/PID/status` ignores a signal: the mask has a bit for each, from 1.
+#[cfg(target_os = "linux")]
+fn ignores(status: &str, signal: c_int) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::process::Command;
@@ -98,6 +123,13 @@ mod tests {
             assert!(interrupt.requested());
             let interrupt = Interrupt::install().unwrap();
             assert!(!interrupt.requested());
+            // Whoever started this may have it ignored.
+            #[cfg(target_os = "linux")]
+            if hangup().is_some() {
+                raise(SIGHUP).unwrap();
+                assert!(interrupt.requested());
+            }
+            let interrupt = Interrupt::install().unwrap();
             raise(SIGINT).unwrap();
             assert!(interrupt.requested());
             raise(SIGINT).unwrap();
@@ -107,5 +139,12 @@ mod tests {
         let child =
             Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).env(KEY, "1").output().unwrap();
         assert_eq!(child.status.code(), Some(EXIT_INTERRUPTED), "{child:?}");
+    }
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_ignored_signal_is_told_from_another() {
+        let status = "Name:\tfornax\nSigBlk:\tffffffffffffffff\nSigIgn:\t0000000000001001\n";
+        assert_eq!([1, 2, 13, 15].map(|signal| ignores(status, signal)), [true, false, true, false].map(Some));
+        assert_eq!(ignores("Name:\tfornax\n", 1), None);
     }
 }
