@@ -37,6 +37,17 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), TrainError> {
     fs::create_dir_all(path).map_err(io_error("create the folder", path))
 }
 
+/// Refuses a folder in which nothing can be written, or one that is not there and can't be made. Leaves nothing behind.
+///
+/// # Errors
+///
+/// [`TrainError::Io`] with the folder.
+pub fn check_writable(dir: &Path) -> Result<(), TrainError> {
+    let action = if dir.is_dir() { "write into the folder" } else { "create the folder" };
+    let there = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(there).map(drop).map_err(io_error(action, dir))
+}
+
 /// Writes a whole file: after a crash it holds either its old or its new contents.
 ///
 /// # Errors
@@ -248,6 +259,20 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(names(dir.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn a_folder_that_can_not_be_written_is_refused_and_nothing_is_left_in_one_that_can() {
+        let dir = tempfile::tempdir().unwrap();
+        check_writable(dir.path()).unwrap();
+        check_writable(&dir.path().join("to/come")).unwrap();
+        assert_eq!(names(dir.path()), [""; 0]);
+        let file = dir.path().join("a.json");
+        fs::write(&file, "").unwrap();
+        for dir in [file.clone(), file.join("run")] {
+            let error = check_writable(&dir).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot create the folder `{}`", dir.display()));
+        }
     }
 
     #[test]

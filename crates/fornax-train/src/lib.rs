@@ -41,7 +41,7 @@ pub use dry_run::{Estimate, Rehearsal, parameter_table, rehearse};
 pub use environment::RunInfo;
 pub use error::{BoxError, TrainError};
 pub use evaluate::{Metrics, evaluate, evaluate_examples};
-pub use files::{FORMAT_VERSION, write_atomic};
+pub use files::{FORMAT_VERSION, check_writable, write_atomic};
 pub use learner::{Learner, LearnerSettings, StepStats, Window};
 pub use memory::{available_memory_bytes, peak_memory_bytes};
 pub use metrics::{TrainLine, read_metrics};

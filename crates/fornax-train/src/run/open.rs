@@ -14,11 +14,19 @@ use toml::Table;
 use super::{Clock, Run, config};
 use crate::{
     Cadence, Checkpoint, CheckpointConfig, Checkpoints, Learner, Options, RunInfo, State, Summary, TrainConfig,
-    TrainError, console::Console, environment::Environment, files, metrics::MetricsFile, signals::Interrupt,
+    TrainError,
+    console::Console,
+    environment::Environment,
+    files::{self, check_writable},
+    metrics::MetricsFile,
+    signals::Interrupt,
 };
 
 /// Held while a process works in the folder.
 const LOCK: &str = ".lock";
+
+/// The folder of runs that name none.
+const RUNS: &str = "runs";
 
 /// How long a lock that is held is waited for, and how long between two looks at it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -128,21 +136,28 @@ impl<M: Module> Run<M> {
     }
 }
 
-/// Refuses what [`Run::open`] would refuse for the sake of the folder alone. It writes nothing, so it is asked before data is
+/// Refuses what [`Run::open`] would refuse for the sake of the folder alone. It leaves nothing behind, so it is asked before data is
 /// prepared.
 ///
 /// # Errors
 ///
 /// When there is no run to resume, or another run or somebody's files where a new one is to be written; when the config of
-/// a run that is to be resumed can't be read.
+/// a run that is to be resumed can't be read; when the folder can't be written.
 pub fn check_run_folder(options: &Options) -> Result<(), TrainError> {
     let Some(dir) = &options.run_dir else {
-        return if options.resume { Err(TrainError::ResumeNeedsRunDir) } else { Ok(()) };
+        return if options.resume { Err(TrainError::ResumeNeedsRunDir) } else { check_writable(Path::new(RUNS)) };
     };
     if !dir.is_dir() {
-        return if options.resume { Err(TrainError::NothingToResume { dir: dir.clone() }) } else { Ok(()) };
+        return if options.resume {
+            Err(TrainError::NothingToResume { dir: dir.clone() })
+        } else {
+            check_writable(dir)
+        };
     }
-    if is_known(dir, &Checkpoints::of_run(dir), options.resume)? { config::open_config(dir).map(drop) } else { Ok(()) }
+    if is_known(dir, &Checkpoints::of_run(dir), options.resume)? {
+        config::open_config(dir)?;
+    }
+    check_writable(dir)
 }
 
 /// The length of the run.
@@ -162,7 +177,7 @@ fn max_steps(train: &TrainConfig, saving: &CheckpointConfig, info: &RunInfo) -> 
 
 /// The run folder and the lock that keeps other processes out while the run lives.
 fn open_dir(options: &Options, recipe: &str) -> Result<(PathBuf, File), TrainError> {
-    let dir = options.run_dir.clone().unwrap_or_else(|| default_dir(Path::new("runs"), recipe));
+    let dir = options.run_dir.clone().unwrap_or_else(|| default_dir(Path::new(RUNS), recipe));
     files::create_dir(&dir)?;
     let path = dir.join(LOCK);
     let lock = File::create(&path).map_err(files::io_error("create", &path))?;
