@@ -54,8 +54,29 @@ fn a_run_has_numbers_and_keeps_them() {
     assert_eq!(lab.run("given").train_losses(), lab.run("run").train_losses()[..3]);
 
     let other = ["auto.toml", "--run-dir", "run", "--resume", "--set", "train.batch_size=8"];
-    lab.gpt_lm(&other).refused("another batch", 2, &["`train.batch_size` was 4, now 8"]);
+    let refused = lab.gpt_lm(&other);
+    refused.refused(
+        "another batch",
+        2,
+        &["`run`: `train.batch_size` was 4, now 8\nhint: a resumed run may change train.max_steps"],
+    );
+    let other = lab.gpt_lm(&["--run-dir", "run", "--resume", "--set", "train.batch_size=8"]);
+    other.refused("another batch of the run's config", 2, &["`run`: `train.batch_size` was 4, now 8\n"]);
     lab.gpt_lm(&["auto.toml", "--run-dir", "run"]).refused("a folder that is taken", 2, &["`run`", "--resume"]);
+}
+
+#[test]
+fn nothing_is_tried_for_a_run_that_has_no_place() {
+    let lab = auto_lab();
+    for (run, code, says) in [
+        ("text.txt", 1, "cannot create the folder `text.txt`: Not a directory"),
+        ("text.txt/run", 1, "cannot create the folder `text.txt/run`: Not a directory"),
+        (".", 2, "`.` is no run folder and not empty"),
+    ] {
+        let outcome = lab.gpt_lm(&["auto.toml", "--run-dir", run]);
+        outcome.refused(run, code, &[says]);
+        assert_eq!(trials(&outcome), 0, "{outcome:?}");
+    }
 }
 
 #[test]
@@ -108,6 +129,19 @@ fn several_seeds_share_one_choice() {
     assert_eq!(sizes(&lab, "seeds/seed-1"), sizes(&lab, "seeds/seed-2"));
     let again = lab.train("glue", &[arguments.as_slice(), &["--resume"]].concat()).ok();
     assert_eq!(trials(&again), 0, "{again:?}");
+
+    for (arguments, says) in [
+        (["--seeds", "1,2"].as_slice(), "--seeds needs --run-dir"),
+        (&["--seeds", "1,1", "--run-dir", "others"], "a seed is there twice"),
+        (&["--seeds", "1,2", "--run-dir", "seeds"], "holds another run"),
+    ] {
+        let refused = lab.train("glue", &[&["glue.toml"], arguments].concat());
+        refused.refused(says, 2, &[says]);
+        assert_eq!(trials(&refused), 0, "{refused:?}");
+    }
+    let no_folder = lab.train("glue", &["glue.toml", "--seeds", "1,2", "--run-dir", "train.tsv"]);
+    no_folder.refused("a file", 1, &["cannot create the folder `train.tsv`: Not a directory"]);
+    assert_eq!(trials(&no_folder), 0, "{no_folder:?}");
 }
 
 #[cfg(unix)]
@@ -118,4 +152,8 @@ fn a_signal_ends_the_trials_and_leaves_no_run() {
     let outcome = running.until(|| lab.cache("tokens").exists()).signal("INT").end();
     assert_eq!(outcome.code, Some(130), "{outcome:#?}");
     assert!(!outcome.stderr.contains("error") && !lab.path("run").exists(), "{outcome:#?}");
+    assert!(
+        outcome.stderr.ends_with(" INFO interrupted while micro-batches are tried: no run was begun\n"),
+        "{outcome:#?}"
+    );
 }

@@ -1,10 +1,11 @@
 use std::path::Path;
 
 use fornax_data::{DataConfig, closest, dataset::SourceKeys, labelled::LabelledConfig, pairs::PairConfig};
+use fornax_train::TrainError;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::micro_batch::{AutoMicroBatch, Refused};
+use crate::micro_batch::{AutoMicroBatch, Refused, check_resumed};
 
 /// What each kind of `[data]` says about where data comes from. A key that a kind lacks is in none of its tables.
 const SOURCES: [SourceKeys; 3] = [DataConfig::SOURCE_KEYS, LabelledConfig::SOURCE_KEYS, PairConfig::SOURCE_KEYS];
@@ -82,6 +83,8 @@ pub(crate) struct Given<'a> {
     overrides: &'a [String],
     /// Where it was left to trials, what they have to divide.
     pub(crate) micro_batch: Option<AutoMicroBatch>,
+    /// Why it can't be left to them.
+    refused: Option<Refused>,
 }
 
 impl<'a> Given<'a> {
@@ -103,16 +106,23 @@ impl<'a> Given<'a> {
             apply(&mut table, text)?;
         }
         leave_out_displaced(&mut table, overrides);
-        let micro_batch = AutoMicroBatch::of(&table).map_err(|Refused { key, problem }| ConfigError::Key {
-            origin: said_by(&origin, overrides, key),
-            key: key.to_owned(),
-            problem,
-        })?;
-        let given = Self { table, origin, overrides, micro_batch };
+        let (micro_batch, refused) = match AutoMicroBatch::of(&table) {
+            Ok(micro_batch) => (micro_batch, None),
+            Err(refused) => {
+                AutoMicroBatch::remove(&mut table);
+                (None, Some(refused))
+            }
+        };
+        let given = Self { table, origin, overrides, micro_batch, refused };
         Ok(match micro_batch {
             Some(auto) => given.with_micro_batch(auto.smallest()),
             None => given,
         })
+    }
+
+    /// Refuses another batch than that of the run in `folder`, before anything is made of it.
+    pub(crate) fn check_resumed(&self, folder: &Path) -> Result<(), TrainError> {
+        check_resumed(folder, &self.table)
     }
 
     /// With this micro-batch, where it was left to trials.
@@ -129,6 +139,11 @@ impl<'a> Given<'a> {
             let path = error.path().to_string();
             key_error(&self.origin, self.overrides, &path, error.into_inner().message())
         })?;
+        // Behind a misspelt key, which may be the one that is missed here.
+        if let Some(Refused { key, problem }) = &self.refused {
+            let origin = said_by(&self.origin, self.overrides, key);
+            return Err(ConfigError::Key { origin, key: (*key).to_owned(), problem: problem.clone() });
+        }
         Ok(Loaded { config, origin: self.origin.clone() })
     }
 }
@@ -335,6 +350,11 @@ mod tests {
             refused(numbers, &given[..1]),
             "--set train.micro_batch_size=auto: key `train.micro_batch_size`: \"auto\" needs train.batch_size, the examples of a \
              step, which it divides"
+        );
+        // What is misspelt is told, not what is missing for it.
+        assert_eq!(
+            refused("[train]\nmicro_batch_size = 'auto'\nbatchsize = 12", &[]),
+            "config the built-in config: key `train.batchsize`: unknown key; did you mean `batch_size`?"
         );
         let both = refused(auto, &["train.gradient_accumulation=3"]);
         assert!(

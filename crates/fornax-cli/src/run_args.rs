@@ -87,6 +87,9 @@ impl RunArgs {
         };
         // A mistake in any key is told before trials.
         let loaded = given.parse()?;
+        if let Some(folder) = folder.filter(|_| self.resume) {
+            given.check_resumed(folder)?;
+        }
         match given.micro_batch {
             Some(auto) => Ok(given.with_micro_batch(auto.settle(recipe, self, folder)?).parse()?),
             None => Ok(loaded),

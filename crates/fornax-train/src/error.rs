@@ -100,7 +100,7 @@ pub enum TrainError {
         wanted: String,
     },
     /// The config differs from the one that the run began with.
-    #[error("the config differs from that of the run in `{}`: {changes}; hint: a resumed run may change {}; start a new run for anything else", dir.display(), crate::run::CHANGEABLE.join(", "))]
+    #[error("the config differs from that of the run in `{}`: {changes}; hint: a resumed run may change {}; leave all else as it was, or start a new run", dir.display(), crate::run::CHANGEABLE.join(", "))]
     ConfigChanged {
         /// The run folder.
         dir: PathBuf,

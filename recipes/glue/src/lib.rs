@@ -20,7 +20,7 @@ use std::{ffi::OsString, io::Write, path::Path, process::ExitCode, sync::Arc};
 use anyhow::Context as _;
 use clap::Parser;
 use fornax_backend::OpenDevice;
-use fornax_cli::{Ending, RunArgs, main_with, model_folder};
+use fornax_cli::{Ending, RunArgs, UsageContext, main_with, model_folder};
 use fornax_data::{BatchSource, DataError, SpecialToken, Split, Tokenizer};
 use fornax_models::{BertForSequenceClassification, hf};
 use fornax_train::{Learner, LearnerSettings, Options, Run, RunInfo, Summary, check_run_folder};
@@ -185,9 +185,11 @@ pub fn execute(args: &Args) -> anyhow::Result<Ending> {
     match &args.seeds[..] {
         [] => Ok(run(&args.run.load(NAME, DEFAULT_CONFIG)?.config, &args.run.options())?.0),
         seeds => {
-            let begun = seeds::first_begun(seeds, args.run.run_dir.as_deref());
+            // Before the micro-batch is chosen, which takes a while.
+            let folder = seeds::folder(seeds, args.run.run_dir.as_deref()).usage()?;
+            let begun = seeds::first_begun(seeds, folder);
             let loaded = args.run.load_of(begun.as_deref(), NAME, DEFAULT_CONFIG)?;
-            seeds::run(seeds, &loaded.config, &args.run.options())
+            seeds::run(seeds, folder, &loaded.config, &args.run.options())
         }
     }
 }

@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::bail;
-use fornax_cli::{Ending, UsageContext};
+use anyhow::{Context, ensure};
+use fornax_cli::Ending;
 use fornax_train::{Options, Summary, write_atomic};
 use serde::Serialize;
 
@@ -22,8 +22,7 @@ struct Spread {
 }
 
 /// The folder of the first of these runs that was begun: all have its config, but for the seed.
-pub(crate) fn first_begun(seeds: &[u64], folder: Option<&Path>) -> Option<PathBuf> {
-    let folder = folder?;
+pub(crate) fn first_begun(seeds: &[u64], folder: &Path) -> Option<PathBuf> {
     seeds.iter().map(|&seed| of_seed(folder, seed)).find(|run| run.is_dir())
 }
 
@@ -31,17 +30,15 @@ fn of_seed(folder: &Path, seed: u64) -> PathBuf {
     folder.join(format!("seed-{seed}"))
 }
 
-/// Trains once for each seed, each into a folder of its own, and sums up what they reached on the valid set.
-pub(crate) fn run(seeds: &[u64], config: &Config, options: &Options) -> anyhow::Result<Ending> {
+/// The folder that holds the runs, of seeds that differ.
+pub(crate) fn folder<'a>(seeds: &[u64], run_dir: Option<&'a Path>) -> anyhow::Result<&'a Path> {
     let distinct: BTreeSet<&u64> = seeds.iter().collect();
-    if distinct.len() < seeds.len() {
-        let refuse = || bail!("--seeds: a seed is there twice");
-        refuse().usage()?;
-    }
-    let Some(folder) = &options.run_dir else {
-        let refuse = || bail!("--seeds needs --run-dir: the folder that holds the runs");
-        return refuse().usage();
-    };
+    ensure!(distinct.len() == seeds.len(), "--seeds: a seed is there twice");
+    run_dir.context("--seeds needs --run-dir: the folder that holds the runs")
+}
+
+/// Trains once for each seed, each into a folder of its own in `folder`, and sums up what they reached on the valid set.
+pub(crate) fn run(seeds: &[u64], folder: &Path, config: &Config, options: &Options) -> anyhow::Result<Ending> {
     let mut summaries = Vec::with_capacity(seeds.len());
     for &seed in seeds {
         let mut config = config.clone();

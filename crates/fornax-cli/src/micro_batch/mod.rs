@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context, anyhow};
 use fornax_backend::DeviceSpec;
 use fornax_train::{
-    Interrupt, MicroBatch, Options, available_memory_bytes, check_run_folder, open_config, peak_memory_bytes,
+    Interrupt, MicroBatch, Options, TrainError, available_memory_bytes, check_run_folder, check_writable, open_config,
+    peak_memory_bytes,
 };
 use serde::Deserialize;
 use toml::{Table, Value};
@@ -81,6 +82,13 @@ impl AutoMicroBatch {
         candidates(self.batch_size)[0]
     }
 
+    /// Takes `"auto"` out of a config that can't have it.
+    pub(crate) fn remove(config: &mut Table) {
+        if let Some(train) = config.get_mut("train").and_then(Value::as_table_mut) {
+            train.remove("micro_batch_size");
+        }
+    }
+
     /// Puts numbers in the place of `"auto"`.
     pub(crate) fn write(self, micro_batch_size: usize, config: &mut Table) {
         let numbers = [
@@ -105,12 +113,15 @@ impl AutoMicroBatch {
         }
         if args.bench.is_none() {
             let resume = args.resume && folder.is_some();
-            check_run_folder(&Options { run_dir: folder.map(Path::to_owned), resume, ..Options::default() })?;
+            let options = Options { run_dir: folder.map(Path::to_owned), resume, ..Options::default() };
+            match (folder, &args.run_dir) {
+                // It is to hold several runs, none of which was begun.
+                (None, Some(above)) => check_writable(above)?,
+                _ => check_run_folder(&options)?,
+            }
         }
         match folder.filter(|_| args.resume).and_then(stored) {
-            // Of another batch than the run began with no micro-batch is of use: the run refuses it.
-            Some(numbers) if numbers.0.checked_mul(numbers.1) == Some(self.batch_size) => Ok(numbers.0),
-            Some(_) => Ok(self.smallest()),
+            Some(micro_batch_size) => Ok(micro_batch_size),
             None => self.measured(recipe, args),
         }
     }
@@ -118,16 +129,17 @@ impl AutoMicroBatch {
     /// The fastest of the micro-batches that are tried.
     fn measured(self, recipe: &str, args: &RunArgs) -> anyhow::Result<usize> {
         let interrupt = Interrupt::install().context("signals can't be handled while micro-batches are tried")?;
-        tracing::info!(
-            "train.micro_batch_size = \"auto\": trying {} of {} examples, once the data is prepared",
-            self.listed(),
-            self.batch_size
-        );
+        let (sizes, all) = (self.listed(), self.batch_size);
+        tracing::info!("train.micro_batch_size = \"auto\": trying {sizes} of {all} examples");
+        tracing::info!("the first trial prepares the data, which may take a while where that was not done before");
         let choice = choose(self.batch_size, |micro_batch_size| {
             let mut command = trial(recipe, args, micro_batch_size)?;
             let figures = match Figures::of(&mut command, || interrupt.requested()) {
                 Ok(figures) => figures,
-                Err(ChildError::Stopped) => return Err(Interrupted.into()),
+                Err(ChildError::Stopped) => {
+                    tracing::info!("interrupted while micro-batches are tried: no run was begun");
+                    return Err(Interrupted.into());
+                }
                 Err(error) => return Ok(Err(error)),
             };
             let trial = Trial {
@@ -165,11 +177,22 @@ impl AutoMicroBatch {
     }
 }
 
-/// `train.micro_batch_size` and `train.gradient_accumulation` of the run in a folder.
-fn stored(folder: &Path) -> Option<(usize, usize)> {
+/// `train.micro_batch_size` of the run in a folder.
+fn stored(folder: &Path) -> Option<usize> {
     let config = open_config(folder).ok()?;
-    let number = |key: &str| usize::try_from(config.get("train")?.get(key)?.as_integer()?).ok();
-    Some((number("micro_batch_size")?, number("gradient_accumulation")?))
+    usize::try_from(config.get("train")?.get("micro_batch_size")?.as_integer()?).ok()
+}
+
+/// Refuses a `train.batch_size` that is not that of the run in `folder`: the numbers that would be made of it differ too, and nobody
+/// has set them. What else is wrong with the folder, the run itself reports.
+pub(crate) fn check_resumed(folder: &Path, config: &Table) -> Result<(), TrainError> {
+    let Ok(stored) = open_config(folder) else { return Ok(()) };
+    let batch_size = |config: &Table| config.get("train")?.get("batch_size").cloned();
+    let (was, now) = (batch_size(&stored), batch_size(config));
+    let Some(now) = now.filter(|now| was.as_ref() != Some(now)) else { return Ok(()) };
+    let was = was.map_or_else(|| "not set".to_owned(), |was| was.to_string());
+    let changes = format!("`train.batch_size` was {was}, now {now}");
+    Err(TrainError::ConfigChanged { dir: folder.to_owned(), changes })
 }
 
 /// Whether what a trial computed with lay in the memory of the machine.
@@ -330,12 +353,25 @@ mod tests {
             AutoMicroBatch { batch_size }.settle("gpt-lm", &run_args(words), Some(run.path()))
         };
         assert_eq!(settle(12, &["--run-dir", path, "--resume"]).unwrap(), 6);
-        assert_eq!(settle(48, &["--run-dir", path, "--resume"]).unwrap(), 1);
         assert_eq!(settle(12, &["--run-dir", path, "--dry-run"]).unwrap(), 1);
         let refused = settle(12, &["--run-dir", path]).unwrap_err();
-        assert!(
-            matches!(refused.downcast_ref(), Some(fornax_train::TrainError::HoldsAnotherRun { .. })),
-            "{refused:#}"
-        );
+        assert!(matches!(refused.downcast_ref(), Some(TrainError::HoldsAnotherRun { .. })), "{refused:#}");
+    }
+
+    #[test]
+    fn a_resumed_run_keeps_its_batch() {
+        let run = run_folder("batch_size = 12\nmicro_batch_size = 6\ngradient_accumulation = 2");
+        let check = |folder: &Path, train: &str| {
+            let result = check_resumed(folder, &format!("[train]\n{train}").parse().unwrap());
+            result.map_err(|error| error.to_string())
+        };
+        assert_eq!(check(run.path(), "batch_size = 12\nmicro_batch_size = 3"), Ok(()));
+        // What is left out, or set besides, the run compares.
+        assert_eq!(check(run.path(), "micro_batch_size = 3"), Ok(()));
+        assert_eq!(check(&run.path().join("nowhere"), "batch_size = 24"), Ok(()));
+        let message = check(run.path(), "batch_size = 24\nmicro_batch_size = 1").unwrap_err();
+        assert!(message.contains(": `train.batch_size` was 12, now 24; hint: "), "{message}");
+        let message = check(run_folder("micro_batch_size = 6").path(), "batch_size = 24").unwrap_err();
+        assert!(message.contains(": `train.batch_size` was not set, now 24; hint: "), "{message}");
     }
 }
