@@ -5,7 +5,10 @@ use fornax_train::TrainError;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use crate::micro_batch::{AutoMicroBatch, Refused, check_resumed};
+use crate::{
+    foreign::keys_for,
+    micro_batch::{AutoMicroBatch, Refused, check_resumed},
+};
 
 /// What each kind of `[data]` says about where data comes from. A key that a kind lacks is in none of its tables.
 const SOURCES: [SourceKeys; 3] = [DataConfig::SOURCE_KEYS, LabelledConfig::SOURCE_KEYS, PairConfig::SOURCE_KEYS];
@@ -137,7 +140,7 @@ impl<'a> Given<'a> {
     pub(crate) fn parse<C: DeserializeOwned>(&self) -> Result<Loaded<C>, ConfigError> {
         let config = serde_path_to_error::deserialize(Value::Table(self.table.clone())).map_err(|error| {
             let path = error.path().to_string();
-            key_error(&self.origin, self.overrides, &path, error.into_inner().message())
+            key_error(&self.origin, self.overrides, &path, error.into_inner().message(), has_key::<C>)
         })?;
         // Behind a misspelt key, which may be the one that is missed here.
         if let Some(Refused { key, problem }) = &self.refused {
@@ -204,7 +207,13 @@ fn parse_value(text: &str) -> Value {
 }
 
 /// Turns serde's message into one with the full key, who said it, and what was probably meant.
-fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> ConfigError {
+fn key_error(
+    origin: &str,
+    overrides: &[String],
+    path: &str,
+    message: &str,
+    has_key: impl Fn(&str) -> bool,
+) -> ConfigError {
     let first = message.lines().next().unwrap_or_default();
     let mut quoted = first.split('`').skip(1).step_by(2);
     let unknown = first.starts_with("unknown field").then(|| quoted.next()).flatten();
@@ -219,7 +228,12 @@ fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> C
         None => first.to_owned(),
         Some(name) => {
             let known: Vec<&str> = quoted.collect();
-            match closest(name, known.iter().copied()) {
+            let elsewhere = keys_for(name).iter().find(|key| key.starts_with("--") || has_key(key));
+            // Of a key that stands in the same table its own name is enough.
+            let table = key.rsplit_once('.').map_or("", |(table, _)| table);
+            let short =
+                |key: &'static str| key.strip_prefix(table).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
+            match elsewhere.map(|key| short(key)).or_else(|| closest(name, known.iter().copied())) {
                 Some(meant) => format!("unknown key; did you mean `{meant}`?"),
                 None => format!("unknown key; known here: {}", known.join(", ")),
             }
@@ -227,6 +241,16 @@ fn key_error(origin: &str, overrides: &[String], path: &str, message: &str) -> C
     };
     let origin = said_by(origin, overrides, &key);
     ConfigError::Key { origin, key, problem }
+}
+
+/// Whether a config of this kind has a key, given with its tables: one that is there may refuse the value that it gets here, but is
+/// not unknown.
+fn has_key<C: DeserializeOwned>(path: &str) -> bool {
+    let nested = path
+        .rsplit('.')
+        .fold(Value::Array(Vec::new()), |value, key| Value::Table(Table::from_iter([(key.to_owned(), value)])));
+    let read: Result<C, _> = nested.try_into();
+    read.err().is_none_or(|error| !error.message().starts_with("unknown field"))
 }
 
 /// Who gave a key: an override, else the config.
@@ -378,6 +402,33 @@ mod tests {
             ),
             ("", vec!["trainn.seed=1"], "--set trainn.seed=1: key `trainn`: unknown key; did you mean `train`?"),
             ("", vec!["train.sed=1"], "--set train.sed=1: key `train.sed`: unknown key; did you mean `seed`?"),
+            // The names of others, where this config has what they stand for.
+            (
+                "[train]\nlearning_rate = 1",
+                vec![],
+                "config the built-in config: key `train.learning_rate`: unknown key; did you mean `optimizer.lr`?",
+            ),
+            (
+                "",
+                vec!["schedule.lr_scheduler_type=linear"],
+                "--set schedule.lr_scheduler_type=linear: key `schedule.lr_scheduler_type`: unknown key; did you mean `name`?",
+            ),
+            (
+                "",
+                vec!["max_iters=9"],
+                "--set max_iters=9: key `max_iters`: unknown key; did you mean `train.max_steps`?",
+            ),
+            (
+                "",
+                vec!["block_size=9"],
+                "--set block_size=9: key `block_size`: unknown key; did you mean `data.max_len`?",
+            ),
+            ("", vec!["n_layer=9"], "--set n_layer=9: key `n_layer`: unknown key; known here: train, data, "),
+            (
+                "",
+                vec!["train.bf16=true"],
+                "--set train.bf16=true: key `train.bf16`: unknown key; did you mean `--precision bf16`?",
+            ),
             (
                 "[train]\nseed = \"x\"",
                 vec![],

@@ -4,6 +4,7 @@
 mod child;
 mod config;
 mod folder;
+mod foreign;
 mod micro_batch;
 mod program;
 mod run_args;

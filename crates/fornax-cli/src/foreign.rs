@@ -1,0 +1,36 @@
+//! Names that the same things have in other programs for training.
+
+/// The keys for a name of `TrainingArguments` of Hugging Face or of nanoGPT's `train.py`, the best first: which of them a config has
+/// depends on the recipe. A flag begins with `--`.
+pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
+    match name {
+        "batch_size" | "per_device_train_batch_size" => &["train.micro_batch_size"],
+        "per_device_eval_batch_size" => &["eval.micro_batch_size"],
+        "gradient_accumulation_steps" => &["train.gradient_accumulation"],
+        "gradient_checkpointing" => &["train.checkpoint_blocks"],
+        "max_iters" | "max_steps" => &["train.max_steps"],
+        "num_train_epochs" => &["train.max_epochs"],
+        "log_interval" | "logging_steps" => &["train.log_every"],
+        "eval_interval" | "eval_steps" => &["train.eval_every"],
+        "eval_iters" => &["eval.max_batches"],
+        "save_steps" => &["checkpoint.save_every"],
+        "save_total_limit" => &["checkpoint.keep_last"],
+        "load_best_model_at_end" => &["train.load_best_at_end"],
+        "metric_for_best_model" => &["train.metric_for_best"],
+        "learning_rate" => &["optimizer.lr"],
+        "weight_decay" => &["optimizer.weight_decay"],
+        "grad_clip" | "max_grad_norm" => &["optimizer.max_grad_norm"],
+        "decay_lr" | "lr_scheduler_type" => &["schedule.name"],
+        "warmup_iters" | "warmup_steps" => &["schedule.warmup_steps"],
+        "warmup_ratio" => &["schedule.warmup_ratio"],
+        "lr_decay_iters" => &["schedule.decay_steps"],
+        "min_lr" => &["schedule.min_lr"],
+        "n_layer" => &["model.num_layers"],
+        "n_head" => &["model.num_heads"],
+        "n_embd" => &["model.hidden_size"],
+        "block_size" => &["objective.seq_len", "data.max_len"],
+        "bf16" => &["--precision bf16"],
+        "fp16" => &["--precision f16"],
+        _ => &[],
+    }
+}
