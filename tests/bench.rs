@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::lab;
 
-const PEER: &str = r#"echo '{"tokens_per_second": 100.0, "step_ms": 1.0, "peak_memory_bytes": 1000, "losses": [1.0]}'"#;
+const PEER: &str =
+    r#"echo '{"tokens_per_second": 100.0, "step_ms": 1.0, "peak_memory_bytes": 1000, "losses": [1.0, NaN]}'"#;
 
 #[test]
 fn runs_are_measured_beside_a_peer_saved_and_compared_with() {
@@ -29,6 +30,7 @@ fn runs_are_measured_beside_a_peer_saved_and_compared_with() {
     assert!((number("of_peer") - number("tokens_per_second") / 100.0).abs() < 1e-9 * runs[0]);
     assert!(number("start_up_ms") > number("step_ms") && number("peak_memory_bytes") > 1e6);
     assert_eq!(report["peer"]["runs"], Value::from(vec![100.0, 100.0]));
+    assert_eq!(report["peer"]["losses"], Value::from(vec![Some(1.0), None]));
     let saved: Value = serde_json::from_slice(&fs::read(lab.path("base.json")).unwrap()).unwrap();
     assert_eq!(saved, report);
 
@@ -61,12 +63,14 @@ fn what_can_not_be_run_or_read_is_told_before_anything_is_measured() {
         (&["tiny", "--device", "gpu"], 2, &["unknown device `gpu`"]),
         (&["sst2-minilm"], 2, &["--model DIR"]),
         (&["tiny", "--peer", "'"], 2, &["--peer", "quote"]),
+        (&["tiny", "--device", "flex,flex"], 2, &["--device names flex twice"]),
+        (&["all", "--model", "nowhere"], 2, &["--model nowhere: there is no such folder"]),
         (&["tiny", "--peer", peer], 1, &["--peer: exit status: 3: loading\nout of memory"]),
-        (&["tiny", "--peer", "./nowhere"], 1, &["--peer: the program `./nowhere` can't be started"]),
+        (&["tiny", "--peer", "./nowhere"], 2, &["--peer: the program `./nowhere` can't be started"]),
         (&["tiny", "--peer", "echo fast"], 1, &["--peer: its last line is to be JSON", "\"fast\""]),
-        (&["tiny", "--baseline", "nowhere.json"], 1, &["--baseline nowhere.json: No such file"]),
-        (&["tiny", "--baseline", "tokens.json"], 1, &["--baseline tokens.json: no report of `fornax bench --save`"]),
-        (&["tiny", "--save", "nowhere/a.json"], 1, &["--save nowhere/a.json: there is no folder `nowhere`"]),
+        (&["tiny", "--baseline", "nowhere.json"], 2, &["--baseline nowhere.json: No such file"]),
+        (&["tiny", "--baseline", "tokens.json"], 2, &["--baseline tokens.json: no report of `fornax bench --save`"]),
+        (&["tiny", "--save", "nowhere/a.json"], 2, &["--save nowhere/a.json: there is no folder `nowhere`"]),
     ] {
         let outcome = lab.fornax(&[&["bench"], arguments].concat());
         outcome.refused(&format!("{arguments:?}"), code, says);
@@ -151,7 +155,7 @@ fn a_checkpoint_is_fine_tuned_on_sst2() {
     assert_eq!((&row["batch"], row["losses"].as_array().unwrap().len()), (&Value::from(32), 5), "{row}");
     assert!((row["losses"][0].as_f64().unwrap() - 2f64.ln()).abs() < 0.1, "{row}");
 
-    let nowhere = lab.fornax(&["bench", "sst2-minilm", "--model", "nowhere", "--device", cpu()]);
-    assert_eq!(nowhere.code, Some(1), "{nowhere:?}");
-    assert!(nowhere.stdout.contains("batch 32: --model: nowhere"), "{nowhere:?}");
+    let no_model = lab.fornax(&["bench", "sst2-minilm", "--model", "data", "--device", cpu()]);
+    assert_eq!(no_model.code, Some(1), "{no_model:?}");
+    assert!(no_model.stdout.contains("batch 32: --model: data"), "{no_model:?}");
 }

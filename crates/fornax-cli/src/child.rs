@@ -30,9 +30,9 @@ pub struct Figures {
     pub parameters: Option<u64>,
     /// The full name of the device, which may have been `auto`.
     pub device: Option<String>,
-    /// The loss of each step.
+    /// The loss of each step; none where it is no number.
     #[serde(default)]
-    pub losses: Vec<f64>,
+    pub losses: Vec<Option<f64>>,
 }
 
 /// Why a program gave no figures.
@@ -102,8 +102,8 @@ impl Figures {
 
     fn parse(stdout: &str) -> Result<Self, ChildError> {
         let line = stdout.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        let figures: Self =
-            serde_json::from_str(line).map_err(|source| ChildError::NoFigures { line: line.to_owned(), source })?;
+        let figures: Self = serde_json::from_str(&without_nan(line))
+            .map_err(|source| ChildError::NoFigures { line: line.to_owned(), source })?;
         let speed = figures.tokens_per_second;
         if speed > 0.0 { Ok(figures) } else { Err(ChildError::NoSpeed { speed }) }
     }
@@ -136,14 +136,35 @@ fn wait(child: &mut Child, stop: &impl Fn() -> bool) -> io::Result<ExitStatus> {
     }
 }
 
-/// What a program that failed says: its error, if it is one of ours, else how it ended and its last lines.
+/// What a program that failed says: its error, if it is one of ours, else how it ended and its last lines that are no news.
 fn reason(stderr: &str, status: ExitStatus) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty() && !is_news(line)).collect();
     if let Some(at) = lines.iter().rposition(|line| line.starts_with("error: ")) {
         return lines[at..].join("\n").trim_start_matches("error: ").to_owned();
     }
     let end = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
     if end.is_empty() { status.to_string() } else { format!("{status}: {end}") }
+}
+
+/// Whether this is a line of our logs that tells of no error.
+fn is_news(line: &str) -> bool {
+    let level = line.split_whitespace().next().unwrap_or_default();
+    ["TRACE", "DEBUG", "INFO", "WARN"].contains(&level)
+}
+
+/// JSON as Python's `json` writes it, which has words for numbers that are none: they become null.
+fn without_nan(line: &str) -> String {
+    let (mut json, mut rest, mut quoted) = (String::with_capacity(line.len()), line, false);
+    while let Some(next) = rest.chars().next() {
+        let word = ["NaN", "Infinity", "-Infinity"].into_iter().find(|word| !quoted && rest.starts_with(word));
+        // What a backslash stands before neither begins nor ends a string.
+        let escaped = (quoted && next == '\\').then(|| rest.chars().nth(1)).flatten();
+        let len = word.map_or(next.len_utf8() + escaped.map_or(0, char::len_utf8), str::len);
+        quoted ^= next == '"';
+        json.push_str(word.map_or(&rest[..len], |_| "null"));
+        rest = &rest[len..];
+    }
+    json
 }
 
 #[cfg(test)]
@@ -155,7 +176,16 @@ mod tests {
         let figures = Figures::parse("loading\n{\"tokens_per_second\": 2.5, \"mode\": \"eager\"}\n\n").unwrap();
         assert_eq!((figures.tokens_per_second, figures.step_ms, figures.losses.len()), (2.5, None, 0));
         let figures = Figures::parse("{\"tokens_per_second\": 3, \"step_ms\": 1.5, \"losses\": [2, 1.5]}").unwrap();
-        assert_eq!((figures.step_ms, figures.losses), (Some(1.5), vec![2.0, 1.5]));
+        assert_eq!((figures.step_ms, figures.losses), (Some(1.5), vec![Some(2.0), Some(1.5)]));
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_null_as_python_and_we_write_it() {
+        let line = r#"{"tokens_per_second": 3, "mfu": NaN, "device": "a \"NaN\" \\", "losses": [2.5, NaN, -Infinity, Infinity, null]}"#;
+        let figures = Figures::parse(line).unwrap();
+        assert_eq!((figures.mfu, figures.device.as_deref()), (None, Some(r#"a "NaN" \"#)));
+        assert_eq!(figures.losses, [Some(2.5), None, None, None, None]);
+        assert!(Figures::parse(r#"{"tokens_per_second": NaN}"#).is_err());
     }
 
     #[test]
@@ -182,6 +212,11 @@ mod tests {
         let long = of("for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3");
         assert!(long.starts_with("exit status: 3: line 3\n") && long.ends_with("line 7"), "{long}");
         assert!(of("kill -9 $$").contains("signal: 9"));
+        // News of what went well before is no error.
+        let news = "echo ' INFO device flex' >&2; echo ' WARN no locks' >&2";
+        assert_eq!(of(&format!("{news}; exit 3")), "exit status: 3");
+        let aborted = of(&format!("{news}; echo no memory >&2; kill -9 $$"));
+        assert!(aborted.starts_with("signal: 9 (SIGKILL): no memory"), "{aborted}");
         let absent = Figures::of(&mut Command::new("./no-such-program"), || false).unwrap_err().to_string();
         assert_eq!(absent, "the program `./no-such-program` can't be started");
     }

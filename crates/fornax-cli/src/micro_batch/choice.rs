@@ -103,9 +103,10 @@ impl<E: fmt::Display> fmt::Display for Stop<E> {
         match self {
             Self::Whole => f.write_str("that is the whole batch"),
             Self::Failed { micro_batch_size, error } => {
-                // It is no failure of the run, for which its first line is enough.
+                // It is no failure of the run, for which there is nothing to be done.
                 let error = error.to_string();
-                write!(f, "{micro_batch_size} fails: {}", error.lines().next().unwrap_or_default())
+                let lines: Vec<&str> = error.lines().filter(|line| !line.starts_with("hint: ")).collect();
+                write!(f, "{micro_batch_size} fails: {}", lines.join("; "))
             }
             Self::Memory { micro_batch_size, needed, available } => {
                 let (needed, available) = (megabytes(*needed), megabytes(*available));
@@ -168,6 +169,8 @@ mod tests {
         assert_eq!(failed.to_string(), "4 fails: out of memory");
         let said = Stop::Failed { micro_batch_size: 4, error: "no memory\nhint: buy some" };
         assert_eq!(said.to_string(), "4 fails: no memory");
+        let aborted = Stop::Failed { micro_batch_size: 4, error: "signal: 6 (SIGABRT): no memory\naborting" };
+        assert_eq!(aborted.to_string(), "4 fails: signal: 6 (SIGABRT): no memory; aborting");
         assert_eq!(chosen(16, &speeds, None), (2, failed, vec![1, 2, 4]));
     }
 

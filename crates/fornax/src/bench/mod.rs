@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use clap::{ValueEnum, builder::RangedU64ValueParser};
 use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{ChildError, Figures, Interrupted, UsageContext};
-use fornax_train::{Interrupt, write_atomic};
+use fornax_train::{Interrupt, check_writable, write_atomic};
 
 use cases::{Case, Selected, Setting, now};
 use report::{Report, Row};
@@ -85,8 +85,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return runs.iter().try_for_each(|run| work(run, args, started));
     }
     let peer = args.peer.as_deref().map(split).transpose().usage()?;
-    let baseline = args.baseline.as_deref().map(open_baseline).transpose()?;
-    args.save.as_deref().map_or(Ok(()), check_save)?;
+    let baseline = args.baseline.as_deref().map(open_baseline).transpose().usage()?;
+    args.save.as_deref().map_or(Ok(()), check_save).usage()?;
+    args.model.as_deref().map_or(Ok(()), check_model).usage()?;
     // A process that outlived this one would take its cores from whatever is measured next.
     let interrupt = Interrupt::install().context("signals can't be handled while others are measured")?;
 
@@ -137,6 +138,8 @@ fn plan(args: &Args) -> anyhow::Result<Vec<Run>> {
         "--peer is compared with one case, of the same work, not with {}",
         cases.len()
     );
+    once("--device", &args.device)?;
+    once("--precision", &args.precision)?;
     let mut runs = Vec::new();
     for case in cases {
         for &device in &args.device {
@@ -148,6 +151,12 @@ fn plan(args: &Args) -> anyhow::Result<Vec<Run>> {
         }
     }
     Ok(runs)
+}
+
+/// Refuses what is named twice: its two rows could not be told apart.
+fn once<T: PartialEq + ToString>(flag: &str, named: &[T]) -> anyhow::Result<()> {
+    let twice = named.iter().enumerate().find(|(index, value)| named[..*index].contains(value));
+    twice.map_or(Ok(()), |(_, value)| bail!("{flag} names {} twice", value.to_string()))
 }
 
 /// The cases, each once.
@@ -197,9 +206,13 @@ fn open_baseline(path: &Path) -> anyhow::Result<Report> {
 fn check_save(path: &Path) -> anyhow::Result<()> {
     let shown = path.display();
     ensure!(!path.is_dir(), "--save {shown}: this is a folder; hint: name a file in it");
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        ensure!(folder.is_dir(), "--save {shown}: there is no folder `{}`; hint: make it first", folder.display());
-    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(folder.is_dir(), "--save {shown}: there is no folder `{}`; hint: make it first", folder.display());
+    check_writable(folder).with_context(|| format!("--save {shown}"))
+}
+
+fn check_model(folder: &Path) -> anyhow::Result<()> {
+    ensure!(folder.is_dir(), "--model {}: there is no such folder", folder.display());
     Ok(())
 }
 
@@ -211,6 +224,7 @@ fn run_peer(words: &[String], interrupt: &Interrupt) -> anyhow::Result<Figures> 
     fornax_backend::forget_calm_openmp(&mut command);
     match Figures::of(&mut command, || interrupt.requested()) {
         Err(ChildError::Stopped) => Err(Interrupted.into()),
+        Err(error @ ChildError::Start { .. }) => Err(error).context("--peer").usage(),
         figures => figures.context("--peer"),
     }
 }
@@ -349,6 +363,8 @@ mod tests {
             (&["--device", "flex,gpu"], "unknown device `gpu`"),
             (&["sst2-minilm"], "with --model DIR"),
             (&["gpt-10m", "--model", "minilm"], "not among the cases"),
+            (&["--device", "flex,vulkan:1,flex"], "--device names flex twice"),
+            (&["--precision", "bf16", "--precision", "bf16"], "--precision names bf16 twice"),
             (&["gpt-10m", "bert-mini", "--peer", "true"], "one case, of the same work, not with 2"),
         ] {
             let message = refused(words);

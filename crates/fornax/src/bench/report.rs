@@ -64,8 +64,8 @@ struct Speed {
     peak_memory_bytes: Option<u64>,
     /// Tokens per second of each run, in order.
     runs: Vec<f64>,
-    /// The losses of the first run.
-    losses: Vec<f64>,
+    /// The losses of the first run; none where one is no number.
+    losses: Vec<Option<f64>>,
 }
 
 /// What `--baseline` compared with.
@@ -167,7 +167,8 @@ impl Report {
         let mut missing = Vec::new();
         for row in self.rows.iter_mut().filter(|row| row.error.is_none()) {
             let same = baseline.rows.iter().find(|other| row.is_same(other));
-            let speed = same.and_then(|other| other.speed.tokens_per_second);
+            // What was edited may have a speed to which there is no ratio.
+            let speed = same.and_then(|other| other.speed.tokens_per_second).filter(|speed| *speed > 0.0);
             row.of_baseline = row.speed.tokens_per_second.zip(speed).map(|(now, then)| now / then);
             if row.of_baseline.is_none() {
                 missing.push(row.to_string());
@@ -274,7 +275,7 @@ mod tests {
             start_up_ms: Some(1234.0),
             parameters: Some(10),
             device: Some("flex".to_owned()),
-            losses: vec![tokens_per_second, 1.0],
+            losses: vec![Some(tokens_per_second), None],
         }
     }
 
@@ -302,7 +303,7 @@ mod tests {
         let row = row("a", &[100.0, 400.0, 200.0], &[]);
         assert_eq!((row.device.as_str(), row.parameters, row.mfu, row.of_peer), ("flex", Some(10), None, None));
         assert_eq!((row.speed.tokens_per_second, row.speed.step_ms), (Some(200.0), Some(5.0)));
-        assert_eq!((row.speed.runs, row.speed.losses), (vec![100.0, 400.0, 200.0], vec![100.0, 1.0]));
+        assert_eq!((row.speed.runs, row.speed.losses), (vec![100.0, 400.0, 200.0], vec![Some(100.0), None]));
     }
 
     /// When the machine is busy in one round, that takes from both.
@@ -314,18 +315,19 @@ mod tests {
     #[test]
     fn rows_are_compared_with_the_same_ones_and_those_without_one_are_named() {
         let other_batch = Row { batch: 4, ..row("c", &[1.0], &[]) };
-        let baseline = Report::new(vec![row("b", &[200.0], &[]), row("a", &[50.0], &[]), other_batch, failed("d")]);
-        let rows = ["a", "b", "c", "d"].map(|case| row(case, &[100.0], &[]));
+        let mut baseline = Report::new(vec![row("b", &[200.0], &[]), row("a", &[50.0], &[]), other_batch, failed("d")]);
+        baseline.rows.push(row("f", &[0.0], &[]));
+        let rows = ["a", "b", "c", "d", "f"].map(|case| row(case, &[100.0], &[]));
         let mut report = Report::new([rows.as_slice(), &[failed("e")]].concat());
         report.compare(&baseline, Path::new("base.json"));
         let ratios: Vec<_> = report.rows.iter().map(|row| row.of_baseline).collect();
-        assert_eq!(ratios, [Some(2.0), Some(0.5), None, None, None]);
-        let missing = ["c on flex in f32, batch 8", "d on flex in f32, batch 8"];
+        assert_eq!(ratios, [Some(2.0), Some(0.5), None, None, None, None]);
+        let missing = ["c", "d", "f"].map(|case| format!("{case} on flex in f32, batch 8"));
         assert_eq!(report.baseline.as_ref().unwrap().missing, missing);
         let text = report.to_string();
         assert!(text.contains("2.00") && text.contains("0.50"), "{text}");
         assert!(text.ends_with(
-            "\ne on auto in f32, batch 8: no driver\nnot in base.json: c on flex in f32, batch 8; d on flex in f32, batch 8"
+            "\ne on auto in f32, batch 8: no driver\nnot in base.json: c on flex in f32, batch 8; d on flex in f32, batch 8; f on flex in f32, batch 8"
         ));
         assert_eq!(report.failures(), 1);
     }
