@@ -334,6 +334,10 @@ fn dry_runs_benches_and_inspections_show_pairs_and_leave_nothing() {
     }
     // Room for 400 pairs of the longest that there may be: instead of four, all are one batch.
     let sized = translate(&lab, &["joint.toml", "--dry-run", "--set", "data.tokens_per_batch=4800"]).stdout;
+    // Not that it isn't the product of numbers that play no part.
+    let both = ["joint.toml", "--dry-run", "--set", "data.tokens_per_batch=4800", "--set", "train.batch_size=7"];
+    let refused = lab.train("translate", &both);
+    refused.refused("a batch counted twice", 2, &["`train.batch_size`: can't be set beside data.tokens_per_batch"]);
     assert!(sized.contains("steps an epoch    1\n"), "{sized}");
     let report: Value = serde_json::from_str(&translate(&lab, &["joint.toml", "--bench", "2"]).stdout).unwrap();
     assert!(report["tokens_per_second"].as_f64().unwrap() > 0.0, "{report}");

@@ -56,11 +56,12 @@ impl Config {
     pub fn validate(&self) -> anyhow::Result<()> {
         self.data.check()?;
         self.objective.validate()?;
-        self.train.validate()?;
+        // Before the product is checked that it isn't.
         if self.data.tokens_per_batch.is_some() && self.train.batch_size.is_some() {
             let problem = "can't be set beside data.tokens_per_batch: batches are then counted by tokens, not by pairs";
             return Err(config_error("train.batch_size", problem.to_owned()).into());
         }
+        self.train.validate()?;
         let metric = &self.train.metric_for_best;
         let of_texts: &[&str] = if self.generate.valid_examples > 0 { &TEXT_METRICS } else { &[] };
         let known = [&METRICS, of_texts].concat();
