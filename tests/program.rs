@@ -308,6 +308,14 @@ fn a_trained_model_talks() {
     );
     assert_eq!(generate(&lab, &[greedy.as_slice(), &["--stop", "f", "--stop", "e"]].concat()), "abcd\n");
 
+    let half = lab.fornax(
+        &[["generate", "--model", "run", "--device", cpu(), "--precision", "bf16"].as_slice(), &greedy].concat(),
+    );
+    match cpu() == "libtorch" || fornax_backend::multiplies_bf16() {
+        true => assert_eq!(half.ok().stdout, "abcdefgh\n"),
+        false => half.refused("bf16", 2, &["--precision bf16 is not supported by flex"]),
+    }
+
     let drawn =
         |seed| generate(&lab, &["--prompt", "a", "--max-new-tokens", "40", "--temperature", "3", "--seed", seed]);
     assert_eq!(drawn("1"), drawn("1"));

@@ -5,7 +5,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use fornax_backend::DeviceSpec;
+use fornax_backend::{DeviceSpec, Precision};
 use fornax_cli::{UsageContext, model_folder};
 use fornax_data::{TextStream, Tokenizer};
 use fornax_models::{
@@ -51,6 +51,9 @@ pub(crate) struct Args {
         help = "auto, flex, wgpu[:i], vulkan[:i], metal[:i], libtorch, libtorch-cuda[:i], cuda[:i] or rocm[:i]"
     )]
     device: DeviceSpec,
+    /// Compute type of matrix products and attention: f32, bf16 or f16
+    #[arg(long, value_name = "P", default_value_t)]
+    precision: Precision,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -61,6 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let prompts: Result<Vec<Vec<u32>>, _> = texts.iter().map(|text| tokenizer.encode_prompt(text)).collect();
     let prompts = prompts.context("--prompt").usage()?;
     let device = fornax_backend::open(&args.device)?;
+    device.check_precision(args.precision)?;
     tracing::info!("device {}: {} ({})", device.spec, device.name, device.reason);
     let (model, _) = hf::load_gpt2(&folder, &device.device)?;
     let mut rows = Rows::new(&tokenizer, &texts, &prompts);
@@ -92,6 +96,7 @@ fn sampling_options(args: &Args, tokenizer: &Tokenizer) -> anyhow::Result<Sampli
         repetition_penalty: args.repetition_penalty,
         stop_tokens,
         seed: args.seed,
+        precision: args.precision,
     })
 }
 

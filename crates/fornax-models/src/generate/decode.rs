@@ -1,7 +1,6 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use fornax_backend::Precision;
 use fornax_ops::{AttentionMask, Context};
 
 use super::{CausalLm, SamplingOptions, sampler::next_token};
@@ -57,7 +56,7 @@ pub fn generate<M: CausalLm, F: Flow>(
         let logits = match &mut window {
             Some(window) if window.width() < model.max_positions() => window.step(model, &rows),
             _ => {
-                let (fresh, logits) = Window::prefill(model, &rows);
+                let (fresh, logits) = Window::prefill(model, &rows, Context::evaluation(options.precision));
                 window = Some(fresh);
                 logits
             }
@@ -127,10 +126,11 @@ struct Window<C> {
     segments: Vec<Vec<i32>>,
     /// The position of each row's next token.
     next: Vec<i32>,
+    context: Context,
 }
 
 impl<C> Window<C> {
-    fn prefill<M: CausalLm<Cache = C>>(model: &M, rows: &[Row]) -> (Self, Tensor<2>) {
+    fn prefill<M: CausalLm<Cache = C>>(model: &M, rows: &[Row], context: Context) -> (Self, Tensor<2>) {
         let windows: Vec<&[u32]> = rows.iter().map(|row| row.window(model.max_positions())).collect();
         let width = windows.iter().map(|w| w.len()).max().unwrap_or(0);
         let pad = |window: &[u32], fill: fn(usize, u32) -> i32| -> Vec<i32> {
@@ -142,8 +142,8 @@ impl<C> Window<C> {
         let ids = column(|_, token| token as i32);
         let positions = column(|i, _| i as i32);
         let segments = column(|_, _| 1);
-        let mut window =
-            Self { cache: model.new_cache(), next: windows.iter().map(|w| w.len() as i32).collect(), segments };
+        let next = windows.iter().map(|window| window.len() as i32).collect();
+        let mut window = Self { cache: model.new_cache(), segments, next, context };
         let queries = window.segments.clone();
         let logits = window.forward(model, &ids, &positions, &queries);
         (window, logits)
@@ -174,8 +174,8 @@ impl<C> Window<C> {
     ) -> Tensor<2> {
         let device = model.device();
         let mask = AttentionMask::Segments { query: matrix(queries, &device), key: matrix(&self.segments, &device) };
-        let context = Context::evaluation(Precision::F32);
-        model.next_logits(matrix(ids, &device), matrix(positions, &device), &mask, &mut self.cache, &context)
+        let (ids, positions) = (matrix(ids, &device), matrix(positions, &device));
+        model.next_logits(ids, positions, &mask, &mut self.cache, &self.context)
     }
 }
 
@@ -207,7 +207,7 @@ fn check_prompts(prompts: &[Vec<u32>], vocab_size: usize) -> Result<(), ModelErr
 mod tests {
     use std::path::Path;
 
-    use fornax_backend::test_device;
+    use fornax_backend::{Precision, test_device};
 
     use super::*;
     use crate::{Gpt2, hf::load_gpt2};
@@ -281,10 +281,10 @@ mod tests {
         assert_eq!(streamed, stopped);
     }
 
-    /// A model that counts its forward passes.
-    struct Counting(Gpt2, std::cell::Cell<usize>);
+    /// A model that notes the precision of each forward pass.
+    struct Noting(Gpt2, std::cell::RefCell<Vec<Precision>>);
 
-    impl CausalLm for Counting {
+    impl CausalLm for Noting {
         type Cache = <Gpt2 as CausalLm>::Cache;
         fn vocab_size(&self) -> usize {
             self.0.vocab_size()
@@ -306,30 +306,41 @@ mod tests {
             cache: &mut Self::Cache,
             context: &Context,
         ) -> Tensor<2> {
-            self.1.set(self.1.get() + 1);
+            self.1.borrow_mut().push(context.precision());
             self.0.next_logits(input_ids, positions, mask, cache, context)
         }
     }
 
     #[test]
     fn a_callback_that_breaks_ends_the_work() {
-        let model = Counting(model(), std::cell::Cell::new(0));
+        let model = Noting(model(), Default::default());
         let mut heard = Vec::new();
         let found = generate(&model, &[vec![5], vec![6, 7]], &SamplingOptions::greedy(50), &mut |row, token| {
             heard.push((row, token));
             if heard.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let found = found.unwrap();
-        assert_eq!((found[0].len(), found[1].len(), model.1.get()), (2, 1, 2));
+        assert_eq!((found[0].len(), found[1].len(), model.1.borrow().len()), (2, 1, 2));
         assert_eq!(heard, [(0, found[0][0]), (1, found[1][0]), (0, found[0][1])]);
     }
 
     #[test]
     fn work_ends_with_the_last_row() {
-        let model = Counting(model(), std::cell::Cell::new(0));
+        let model = Noting(model(), Default::default());
         let options = SamplingOptions { stop_tokens: (0..61).collect(), ..SamplingOptions::greedy(50) };
         let found = generate(&model, &[vec![5], vec![6, 7]], &options, &mut |_, _| {}).unwrap();
-        assert_eq!((found, model.1.get()), (vec![vec![], vec![]], 1));
+        assert_eq!((found, model.1.borrow().len()), (vec![vec![], vec![]], 1));
+    }
+
+    #[test]
+    fn the_model_computes_in_the_precision_of_the_options() {
+        let device = test_device();
+        for precision in Precision::ALL.into_iter().filter(|precision| precision.is_supported(&device)) {
+            let model = Noting(model(), Default::default());
+            let options = SamplingOptions { precision, ..SamplingOptions::greedy(3) };
+            generate(&model, &[vec![5]], &options, &mut |_, _| {}).unwrap();
+            assert_eq!(*model.1.borrow(), [precision; 3]);
+        }
     }
 
     #[test]

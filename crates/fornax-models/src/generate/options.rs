@@ -1,3 +1,4 @@
+use fornax_backend::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::ModelError;
@@ -25,6 +26,9 @@ pub struct SamplingOptions {
     pub stop_tokens: Vec<u32>,
     /// The seed of all rows. A draw is a function of seed, row number and position, never of the other rows.
     pub seed: u64,
+    /// Compute type of matrix products and attention; in no config, as it belongs to a device. Logits are `f32` in each.
+    #[serde(skip)]
+    pub precision: Precision,
 }
 
 impl Default for SamplingOptions {
@@ -38,6 +42,7 @@ impl Default for SamplingOptions {
             repetition_penalty: 1.0,
             stop_tokens: Vec::new(),
             seed: 0,
+            precision: Precision::F32,
         }
     }
 }

@@ -180,6 +180,7 @@ impl Seq2SeqOptions {
             repetition_penalty: self.repetition_penalty,
             stop_tokens: self.stop_tokens.clone(),
             seed: self.seed,
+            precision: self.precision,
         }
     }
 
