@@ -66,6 +66,28 @@ fn a_run_has_numbers_and_keeps_them() {
 }
 
 #[test]
+fn an_evaluation_reads_the_same_examples_whatever_is_chosen() {
+    let lab = lab();
+    lab.write_config("numbers.toml", &[("dropout = 0.1", "dropout = 0.0"), ("max_batches = 4", "max_batches = 2")]);
+    let valid = |run: &str, numbers: &[&str]| {
+        let sets = numbers.iter().flat_map(|text| ["--set", text]);
+        let more = ["--run-dir", run, "--max-steps", "1"];
+        lab.gpt_lm(&["numbers.toml"].into_iter().chain(more).chain(sets).collect::<Vec<_>>()).ok();
+        lab.run(run).json("summary.json")["valid"]["loss"].as_f64().unwrap()
+    };
+    let cut = |run, rows, number| {
+        let rows = format!("train.micro_batch_size={rows}");
+        valid(run, &["train.batch_size=8", &rows, &format!("train.gradient_accumulation={number}")])
+    };
+    let whole = cut("whole", 8, 1);
+    // Sums of f32 in another order.
+    assert!((cut("cut", 2, 4) / whole - 1.0).abs() < 1e-5);
+    // Other examples have another loss.
+    let fewer = valid("fewer", &["train.micro_batch_size=2", "train.gradient_accumulation=4"]);
+    assert!((fewer / whole - 1.0).abs() > 1e-4, "{fewer} {whole}");
+}
+
+#[test]
 fn nothing_is_tried_for_a_run_that_has_no_place() {
     let lab = auto_lab();
     for (run, code, says) in [

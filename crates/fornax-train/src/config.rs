@@ -206,11 +206,27 @@ impl ScheduleConfig {
 pub struct EvalConfig {
     /// Examples that the model sees at once; `train.micro_batch_size` by default, which is known to fit.
     pub micro_batch_size: Option<usize>,
-    /// Micro-batches of one evaluation; by default all of the split, since a part of it gives a noisier number.
+    /// Batches of one evaluation, of `micro_batch_size` examples where that is set, else of `train.batch_size` where that is, else of
+    /// `train.micro_batch_size`; by default all of the split, since a part of it gives a noisier number.
     pub max_batches: Option<usize>,
 }
 
 impl EvalConfig {
+    /// Examples that the model sees at once.
+    pub fn rows(&self, train: &TrainConfig) -> usize {
+        self.micro_batch_size.unwrap_or(train.micro_batch_size)
+    }
+
+    /// The most micro-batches of [`rows`](Self::rows) examples of one evaluation; none: all of the split. How `train.batch_size` is cut
+    /// does not change the examples.
+    pub fn max_micro_batches(&self, train: &TrainConfig) -> Option<usize> {
+        let of_a_batch = match (self.micro_batch_size, train.batch_size) {
+            (None, Some(_)) => train.gradient_accumulation,
+            _ => 1,
+        };
+        self.max_batches.map(|most| most.saturating_mul(of_a_batch))
+    }
+
     /// Checks each key.
     ///
     /// # Errors
@@ -322,6 +338,20 @@ mod tests {
         );
         assert!(message(train(0, 8, 1)).starts_with("`train.batch_size`: is 0, but"));
         assert!(message(train(9, usize::MAX, 2)).starts_with("`train.batch_size`: is 9, but"));
+    }
+
+    #[test]
+    fn an_evaluation_reads_the_same_examples_however_a_batch_is_cut() {
+        let examples = |of_eval, batch_size, (micro_batch_size, gradient_accumulation)| {
+            let train = TrainConfig { batch_size, micro_batch_size, gradient_accumulation, ..TrainConfig::default() };
+            let eval = EvalConfig { micro_batch_size: of_eval, max_batches: Some(5) };
+            eval.rows(&train) * eval.max_micro_batches(&train).unwrap()
+        };
+        for cut in [(1, 12), (4, 3), (12, 1)] {
+            assert_eq!((examples(None, Some(12), cut), examples(Some(7), Some(12), cut)), (60, 35));
+            assert_eq!(examples(None, None, cut), 5 * cut.0);
+        }
+        assert_eq!(EvalConfig::default().max_micro_batches(&TrainConfig::default()), None);
     }
 
     #[test]

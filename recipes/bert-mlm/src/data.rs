@@ -47,7 +47,7 @@ impl Data {
             micro_batch_size: config.train.micro_batch_size,
             gradient_accumulation: config.train.gradient_accumulation,
         };
-        let rows = config.eval.micro_batch_size.unwrap_or(config.train.micro_batch_size);
+        let rows = config.eval.rows(&config.train);
         let (batches, valid) = match config.objective.sentence_pairs {
             None => {
                 let blocks = |store, tail| MaskedBlocks::new(store, masking.clone(), seq_len, tail);
@@ -66,7 +66,7 @@ impl Data {
             None => batches,
         };
         let all = valid.steps_per_epoch();
-        let valid_batches = config.eval.max_batches.map_or(all, |most| all.min(most as u64));
+        let valid_batches = config.eval.max_micro_batches(&config.train).map_or(all, |most| all.min(most as u64));
         Ok(Self { tokenizer: Arc::new(tokenizer), train: Arc::new(train), valid, valid_batches, hash })
     }
 

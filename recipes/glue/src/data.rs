@@ -48,12 +48,13 @@ impl Data {
             Some(steps) => batches.first_steps(steps as u64),
             None => batches,
         };
-        let rows = config.eval.micro_batch_size.unwrap_or(config.train.micro_batch_size);
+        let rows = config.eval.rows(&config.train);
         let evaluation = |sets: &[LabelledSet], most| -> Result<Vec<_>, DataError> {
             sets.iter().map(|set| LabelledBatches::evaluation(encode(set)?, rows, most)).collect()
         };
         // A test set is predicted whole.
-        let (valid, test) = (evaluation(&splits.valid, config.eval.max_batches)?, evaluation(&splits.test, None)?);
+        let (valid, test) =
+            (evaluation(&splits.valid, config.eval.max_micro_batches(&config.train))?, evaluation(&splits.test, None)?);
         let hash = [&splits.train].into_iter().chain(&splits.valid).map(|set| set.fingerprint());
         let hash = hash.collect::<Vec<_>>().join(" ");
         Ok(Self { tokenizer: Arc::new(tokenizer), splits, train: Arc::new(train), valid, test, hash })

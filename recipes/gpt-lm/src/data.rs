@@ -54,10 +54,10 @@ impl Data {
             Some(steps) => batches.first_steps(steps as u64),
             None => batches,
         };
-        let rows = config.eval.micro_batch_size.unwrap_or(config.train.micro_batch_size);
+        let rows = config.eval.rows(&config.train);
         let valid = BlockBatches::sequential(Blocks::contiguous(valid, seq_len, Tail::Pad)?, rows)?;
         let all = valid.steps_per_epoch();
-        let valid_batches = config.eval.max_batches.map_or(all, |most| all.min(most as u64));
+        let valid_batches = config.eval.max_micro_batches(&config.train).map_or(all, |most| all.min(most as u64));
         Ok(Self { tokenizer: Arc::new(tokenizer), train: Arc::new(train), valid, valid_batches, hash })
     }
 

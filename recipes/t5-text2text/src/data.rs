@@ -90,10 +90,10 @@ impl Data {
         let fill = fill(config, &tokenizer)?;
         let blocks = |store, tail| DenoisingBlocks::new(store, denoising.clone(), fill, tail);
         let train = DenoisingBatches::shuffled(blocks(train, Tail::Drop)?, config.train.seed, step_size(config))?;
-        let valid = DenoisingBatches::sequential(blocks(valid, Tail::Pad)?, eval_rows(config))?;
+        let valid = DenoisingBatches::sequential(blocks(valid, Tail::Pad)?, config.eval.rows(&config.train))?;
         let all = valid.steps_per_epoch();
-        let steps = config.eval.max_batches.map_or(all, |most| all.min(most as u64));
-        let valid = EvalSet { batches: Batches::Text(valid), steps, task: None, rows: eval_rows(config) };
+        let steps = config.eval.max_micro_batches(&config.train).map_or(all, |most| all.min(most as u64));
+        let valid = EvalSet { batches: Batches::Text(valid), steps, task: None, rows: config.eval.rows(&config.train) };
         Ok((tokenizer, Batches::Text(train), vec![valid], Vec::new(), hash))
     }
 
@@ -116,10 +116,11 @@ impl Data {
         let train = TaskMixture::training(&tasks, &encoder, &mixture, seed, step_size(config), group)?;
         let sets = |split, most| -> Result<Vec<EvalSet>, DataError> {
             let scored = tasks.scored(split, &encoder)?;
-            scored.into_iter().map(|task| EvalSet::of(task, eval_rows(config), most)).collect()
+            scored.into_iter().map(|task| EvalSet::of(task, config.eval.rows(&config.train), most)).collect()
         };
         // A test set is answered whole.
-        let (valid, test) = (sets(Split::Valid, config.eval.max_batches)?, sets(Split::Test, None)?);
+        let (valid, test) =
+            (sets(Split::Valid, config.eval.max_micro_batches(&config.train))?, sets(Split::Test, None)?);
         let read = tasks.tasks().iter().flat_map(|task| [Some(&task.train), task.valid.as_ref(), task.test.as_ref()]);
         let hash = read.flatten().map(|texts| texts.fingerprint()).collect::<Vec<_>>().join(" ");
         Ok((tokenizer, Batches::Tasks(train), valid, test, hash))
@@ -175,10 +176,6 @@ type Opened = (Tokenizer, Batches, Vec<EvalSet>, Vec<EvalSet>, String);
 fn step_size(config: &Config) -> StepSize {
     let train = &config.train;
     StepSize { micro_batch_size: train.micro_batch_size, gradient_accumulation: train.gradient_accumulation }
-}
-
-fn eval_rows(config: &Config) -> usize {
-    config.eval.micro_batch_size.unwrap_or(config.train.micro_batch_size)
 }
 
 fn fill(config: &Config, tokenizer: &Tokenizer) -> Result<Fill, DataError> {

@@ -46,8 +46,9 @@ impl Data {
             Some(steps) => batches.first_steps(steps as u64),
             None => batches,
         };
-        let rows = config.eval.micro_batch_size.unwrap_or(config.train.micro_batch_size);
-        let valid = PairBatches::evaluation(encode(&splits.valid)?, rows, config.eval.max_batches)?;
+        let rows = config.eval.rows(&config.train);
+        let valid =
+            PairBatches::evaluation(encode(&splits.valid)?, rows, config.eval.max_micro_batches(&config.train))?;
         let test = match &splits.test {
             Some(texts) => Some(PairBatches::evaluation(encode(texts)?, rows, None)?),
             None => None,
