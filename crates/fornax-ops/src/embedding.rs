@@ -1,9 +1,9 @@
 use burn::{
     backend::Dispatch,
-    tensor::{Int, Tensor, module},
+    tensor::{Int, IntDType, Tensor, module},
 };
 
-use crate::fused::{HostFused, is_on_host};
+use crate::fused::{CubeFused, HostFused, is_on_cube, is_on_host};
 
 /// The rows of `weight` that `ids` name.
 ///
@@ -18,10 +18,15 @@ use crate::fused::{HostFused, is_on_host};
 /// On some backends, when an id is out of range; on others the result is undefined, so ids are checked on the host where
 /// they enter.
 pub fn embedding(weight: Tensor<2>, ids: Tensor<2, Int>) -> Tensor<3> {
+    let ([batch, seq], [vocab_size, hidden_size]) = (ids.dims(), weight.dims());
+    if is_on_cube(&weight.device()) {
+        let ids = ids.reshape([batch * seq]).cast(IntDType::I32);
+        let rows = Dispatch::cube_embedding(weight.into_dispatch(), ids.into_dispatch());
+        return Tensor::<2>::from_dispatch(rows).reshape([batch, seq, hidden_size]);
+    }
     if !is_on_host(&weight.device()) {
         return module::embedding(weight, ids);
     }
-    let ([batch, seq], [vocab_size, hidden_size]) = (ids.dims(), weight.dims());
     let row = |id: i64| {
         let row = usize::try_from(id).ok().filter(|row| *row < vocab_size);
         assert!(row.is_some(), "embedding: id {id} of {vocab_size}");

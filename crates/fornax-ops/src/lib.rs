@@ -54,4 +54,4 @@ pub use linear::{linear, matmul};
 pub use linear_cross_entropy::LinearLogits;
 pub use mask::{AttentionMask, SharedMask};
 pub use norm::{add_layer_norm, add_rms_norm, layer_norm, rms_norm};
-pub use optimizer::{AdamWFactors, adamw_step, steps_on_host, sum_of_squares};
+pub use optimizer::{AdamWFactors, adamw_step, steps_in_one_pass, sum_of_squares, sums_squares};

@@ -3,20 +3,27 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::fused::{HostFused, is_on_host};
+use crate::fused::{Fused, HostFused, is_fused, is_on_host};
 pub use crate::host::adamw::Factors as AdamWFactors;
 
-/// Whether [`adamw_step`] and [`sum_of_squares`] are there for tensors of `device`.
-pub fn steps_on_host(device: &Device) -> bool {
+/// Whether [`adamw_step`] is there for tensors of `device`.
+pub fn steps_in_one_pass(device: &Device) -> bool {
+    is_fused(device)
+}
+
+/// Whether [`sum_of_squares`] is there for tensors of `device`.
+pub fn sums_squares(device: &Device) -> bool {
     is_on_host(device)
 }
 
-/// One update of AdamW in one pass, on a device where [`steps_on_host`]: value, first and second moment after it, in the same
+/// One update of AdamW in one pass, on a device where [`steps_in_one_pass`]: value, first and second moment after it, in the same
 /// memory unless somebody else has the tensors too.
 ///
 /// # Shapes
 ///
-/// All four tensors have the same.
+/// - `tensors`, `gradient`: the same
+/// - `scales`: `[2]`: what the gradient is multiplied with, and what [`AdamWFactors::rate`] is. Where that is zero, nothing changes,
+///   whatever the gradient holds
 ///
 /// # Panics
 ///
@@ -24,15 +31,18 @@ pub fn steps_on_host(device: &Device) -> bool {
 pub fn adamw_step<const D: usize>(
     tensors: [Tensor<D>; 3],
     gradient: Tensor<D>,
+    scales: Tensor<1>,
     factors: AdamWFactors,
 ) -> [Tensor<D>; 3] {
     assert!(tensors.iter().all(|tensor| tensor.dims() == gradient.dims()), "adamw_step: shapes of gradient and state");
+    assert_eq!(scales.dims(), [2], "adamw_step: scales of gradient and rate");
     let [value, first, second] = tensors.map(Tensor::into_dispatch);
-    let (value, first, second) = Dispatch::fused_adamw(value, first, second, gradient.into_dispatch(), factors);
+    let (gradient, scales) = (gradient.into_dispatch(), scales.into_dispatch());
+    let (value, first, second) = Dispatch::fused_adamw(value, first, second, gradient, scales, factors);
     [value, first, second].map(Tensor::from_dispatch)
 }
 
-/// The sum of all elements' squares, `[1]`, on a device where [`steps_on_host`]; added up in the same order for any number of
+/// The sum of all elements' squares, `[1]`, on a device where [`sums_squares`]; added up in the same order for any number of
 /// threads.
 ///
 /// # Panics

@@ -4,7 +4,7 @@ use burn::{
     tensor::{Bool, Device, Tensor},
 };
 
-use fornax_ops::steps_on_host;
+use fornax_ops::sums_squares;
 
 use crate::parameters::{ParameterVisitor, visit};
 
@@ -26,7 +26,7 @@ pub(crate) fn global_norm<M: Module>(model: &M, gradients: &GradientsParams) -> 
 ///
 /// Where there is no kernel for it, they are summed row by row and then over rows.
 pub(crate) fn sum_of_squares<const D: usize>(tensor: Tensor<D>) -> Tensor<1> {
-    if steps_on_host(&tensor.device()) {
+    if sums_squares(&tensor.device()) {
         return fornax_ops::sum_of_squares(tensor);
     }
     let squares = tensor.square();

@@ -8,15 +8,18 @@
 // What the compiler of kernels decides itself is marked on a statement of its own, which pattern and condition can't share.
 #![allow(clippy::collapsible_if, clippy::let_and_return)]
 
+pub(crate) mod adamw;
 pub(crate) mod attention;
 pub(crate) mod cross_entropy;
 pub(crate) mod dropout;
+pub(crate) mod embedding;
 pub(crate) mod norm;
 mod philox;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
     cubecl::{self, calculate_cube_count_elemwise, prelude::*},
+    kernel::into_contiguous,
     ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
@@ -27,6 +30,12 @@ const UNITS: usize = 128;
 /// A tensor beside `like`, of which a kernel will write every number.
 fn create(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), DType::F32)
+}
+
+/// A contiguous tensor that a kernel may write to: the same one if nobody else has it, or a copy.
+fn owned(tensor: CubeTensor) -> CubeTensor {
+    let tensor = into_contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
 }
 
 /// At least `count` cubes, over as many axes as the device's limits ask for; `CUBE_POS` counts through all of them.

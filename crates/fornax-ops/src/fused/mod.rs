@@ -52,6 +52,7 @@ use self::{
     memory::HostMemory,
     norm::Norm,
     operation::{Apply, Operation},
+    optimizer::AdamW,
 };
 #[cfg(target_arch = "x86_64")]
 use crate::host::tiled::{Factors, pays_in_f32};
@@ -126,9 +127,19 @@ pub(crate) trait Fused: Backend {
     ) -> FloatTensor<Self>;
 
     fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
+
+    /// Value and both moments after the step, in the same memory if nobody else has it. Without a gradient.
+    fn fused_adamw(
+        value: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+        factors: AdamWFactors,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
-impl<A: Apply> Fused for A
+impl<A: Apply<Inner: AdamW>> Fused for A
 where
     Norm: Operation<A::Inner, 4>,
     Dropout: Operation<A::Inner, 1>,
@@ -146,6 +157,20 @@ where
 
     fn fused_dropout(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
         Self::apply(Dropout(noise), [Some(x)])
+    }
+
+    fn fused_adamw(
+        value: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+        factors: AdamWFactors,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let (state, gradient) = ([value, first, second].map(Self::lower), Self::lower(gradient));
+        let moved = A::Inner::adamw(state, gradient, Self::lower(scales), factors);
+        let [value, first, second] = moved.map(Self::lift);
+        (value, first, second)
     }
 }
 
@@ -197,15 +222,6 @@ pub(crate) trait HostFused: Backend {
         #[extension_type] bias: Maybe<Self>,
         attention: Arc<Attention>,
     ) -> FloatTensor<Self>;
-
-    /// Value and both moments after the step, in the same memory if nobody else has it. Without a gradient.
-    fn fused_adamw(
-        value: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        factors: AdamWFactors,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// `[1]`, without a gradient.
     fn fused_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -283,18 +299,6 @@ impl<A: Apply<Inner: Kernels>> HostFused for A {
         Self::apply(Attend(attention), [Some(packed), bias.option()])
     }
 
-    fn fused_adamw(
-        value: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        factors: AdamWFactors,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (state, gradient) = ([value, first, second].map(Self::lower), Self::lower(gradient));
-        let (value, first, second) = optimizer::adamw::<A::Inner>(state, gradient, &factors);
-        (Self::lift(value), Self::lift(first), Self::lift(second))
-    }
-
     fn fused_sum_of_squares(x: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::lift(optimizer::sum_of_squares::<A::Inner>(Self::lower(x)))
     }
@@ -323,6 +327,10 @@ pub(crate) trait CubeFused: Backend {
         ignore: i32,
         smoothing: f32,
     ) -> FloatTensor<Self>;
+
+    /// The rows of a table that `ids`, `[tokens]`, name: `[tokens, size]`.
+    #[cfg_attr(not(feature = "cube"), allow(unused_variables))]
+    fn cube_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self>;
 
     /// For what [`takes_attention`] says.
     #[cfg_attr(not(feature = "cube"), allow(unused_variables))]

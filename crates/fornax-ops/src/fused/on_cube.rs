@@ -18,6 +18,7 @@ use super::{
     dropout::Dropout,
     norm::Norm,
     operation::{Apply, Operation},
+    optimizer::AdamW,
 };
 use crate::{
     cube::{
@@ -25,7 +26,7 @@ use crate::{
         attention::{self, Inputs, Outcome},
         cross_entropy::Target,
     },
-    host::{elementwise::Noise, norm::Centre},
+    host::{adamw::Factors, elementwise::Noise, norm::Centre},
 };
 
 /// What the kernels compute, forward and backward; shapes as in [`cube`](crate::cube).
@@ -123,6 +124,21 @@ pub(crate) trait CubeKernels: Backend {
 
     #[fusion(meta = |x, _noise| x.clone())]
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
+
+    /// The gradient of a table of `rows` rows.
+    #[fusion(meta = |gradient, _ids, rows| like(gradient, [*rows, gradient.shape[1]]))]
+    fn table_backward(gradient: FloatTensor<Self>, ids: IntTensor<Self>, rows: usize) -> FloatTensor<Self>;
+
+    /// Value and both moments after an update of AdamW.
+    #[fusion(meta = |value, _first, _second, _gradient, _scales, _factors| (value.clone(), value.clone(), value.clone()))]
+    fn adamw_step(
+        value: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+        factors: Factors,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 fn statistics(x: &TensorSpec, gamma: &TensorSpec) -> TensorSpec {
@@ -231,6 +247,22 @@ impl CubeKernels for CubeBackend {
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self> {
         cube::dropout::apply(x, &noise)
     }
+
+    fn table_backward(gradient: FloatTensor<Self>, ids: IntTensor<Self>, rows: usize) -> FloatTensor<Self> {
+        cube::embedding::backward(gradient, ids, rows)
+    }
+
+    fn adamw_step(
+        value: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+        factors: Factors,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [value, first, second] = cube::adamw::step([value, first, second], gradient, scales, &factors);
+        (value, first, second)
+    }
 }
 
 impl<A> CubeFused for A
@@ -246,9 +278,24 @@ where
         Self::apply(CrossEntropySums { targets, target: Target { ignore, smoothing } }, [Some(logits)])
     }
 
+    fn cube_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        Self::apply(Embedding { ids }, [Some(table)])
+    }
+
     fn cube_attention(inputs: AttentionInputs<Self>, rules: Rules) -> FloatTensor<Self> {
         let AttentionInputs { query, key, value, bias, mask } = inputs;
         Self::apply(Attend { mask: mask.option(), rules }, [Some(query), Some(key), Some(value), bias.option()])
+    }
+}
+
+impl AdamW for Cube {
+    fn adamw(
+        [value, first, second]: [FloatTensor<Self>; 3],
+        gradient: FloatTensor<Self>,
+        scales: FloatTensor<Self>,
+        factors: Factors,
+    ) -> [FloatTensor<Self>; 3] {
+        Self::adamw_step(value, first, second, gradient, scales, factors).into()
     }
 }
 
@@ -298,6 +345,29 @@ impl Operation<Cube, 1> for Dropout {
 
     fn backward(&self, (): (), gradient: FloatTensor<Cube>, _: [bool; 1]) -> [Option<FloatTensor<Cube>>; 1] {
         [Some(Cube::drop_out(gradient, self.0))]
+    }
+}
+
+/// Rows of a table.
+#[derive(Clone, Debug)]
+struct Embedding {
+    /// `[tokens]`
+    ids: IntTensor<Cube>,
+}
+
+impl Operation<Cube, 1> for Embedding {
+    /// How many rows the table has.
+    type Saved = usize;
+
+    #[allow(clippy::expect_used)]
+    fn forward(&self, [table]: [Option<FloatTensor<Cube>>; 1]) -> (FloatTensor<Cube>, usize) {
+        let table = table.expect("a table");
+        let rows = table.shape()[0];
+        (Cube::float_select(table, 0, self.ids.clone()), rows)
+    }
+
+    fn backward(&self, rows: usize, gradient: FloatTensor<Cube>, _: [bool; 1]) -> [Option<FloatTensor<Cube>>; 1] {
+        [Some(Cube::table_backward(gradient, self.ids.clone(), rows))]
     }
 }
 

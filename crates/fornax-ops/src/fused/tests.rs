@@ -7,8 +7,8 @@ use fornax_backend::{Precision, test_device};
 
 use super::{is_fused, is_on_host, rounds};
 use crate::{
-    Context, CrossEntropy, LinearLogits, cross_entropy, dropout, embedding, gated, gelu, host::elementwise::Noise,
-    linear, norm, relu, smoothed_cross_entropy_sum, testing::*,
+    AdamWFactors, Context, CrossEntropy, LinearLogits, adamw_step, cross_entropy, dropout, embedding, gated, gelu,
+    host::elementwise::Noise, linear, norm, relu, smoothed_cross_entropy_sum, testing::*,
 };
 
 /// Whether the device under test computes in memory of the host. On others each size may cost the compilation of a kernel.
@@ -230,17 +230,72 @@ fn linear_maps_in_bf16() {
     }
 }
 
+/// Rows that no id names, that one does, and that many do; sizes around the units of a cube.
 #[test]
 fn tables() {
-    if !on_host() {
+    if !is_fused(&test_device()) {
         return;
     }
-    let ids: Vec<i64> = (0..150).map(|i| i * i % 41).collect();
-    agree(
-        &[input([41, 70], 1)],
-        |x| embedding(x[0].clone(), ids.clone().into_ids()).reshape([150, 70]),
-        |x| burn::tensor::module::embedding(x[0].clone(), ids.clone().into_ids()).reshape([150, 70]),
-    );
+    for (rows, tokens, size) in [(41, 150, 70), (3, 1, 1), (2, 300, 33), (500, 260, 129)] {
+        let ids: Vec<i64> = (0..tokens as i64).map(|i| i * i % rows as i64).collect();
+        agree(
+            &[input([rows, size], 1)],
+            |x| embedding(x[0].clone(), ids.clone().into_ids()).reshape([tokens, size]),
+            |x| burn::tensor::module::embedding(x[0].clone(), ids.clone().into_ids()).reshape([tokens, size]),
+        );
+    }
+}
+
+/// The same bits each time, though a thousand rows are added up that leave something else in another order.
+#[test]
+fn gradients_of_a_table_are_the_same_each_time() {
+    let gradient = || {
+        let table = leaf(&numbers(70, 1), [2, 35]);
+        let rows = embedding(table.clone(), (0..1000).map(|i| i % 3 / 2).collect::<Vec<_>>().into_ids());
+        values(table.grad(&weighted(rows, 3).backward()).unwrap())
+    };
+    assert_eq!(gradient(), gradient());
+}
+
+/// What somebody else has too stays as it is; a rate multiplied with zero changes nothing.
+#[test]
+fn steps_of_adamw() {
+    let device = test_device();
+    if !is_fused(&device) {
+        return;
+    }
+    let factors = AdamWFactors { keep: [0.9, 0.95], add: [0.1, 0.05], decay: 0.99, rate: 0.3, eps: 1e-3 };
+    for shape in [[1, 1], [3, 31], [70, 129]] {
+        let given = [1, 2, 3, 4].map(|seed| numbers(shape.iter().product(), seed));
+        // A second moment is no sum of negative numbers.
+        let positive: Vec<f64> = given[2].iter().map(|x| x.abs()).collect();
+        let of = |values: &[f64]| tensor(values, shape, &device);
+        let step = |gradient: Tensor<2>, scales: [f32; 2]| {
+            let state = [of(&given[0]), of(&given[1]), of(&positive)];
+            let kept = state[0].clone();
+            let moved = adamw_step(state, gradient, Tensor::from_floats(scales, &device), factors).map(values);
+            assert_eq!(values(kept), given[0]);
+            moved
+        };
+        let mut expected = [given[0].clone(), given[1].clone(), positive.clone()];
+        for i in 0..given[0].len() {
+            let slope = 0.5 * given[3][i];
+            let first = 0.9 * given[1][i] + 0.1 * slope;
+            let second = 0.95 * positive[i] + 0.05 * slope * slope;
+            expected[0][i] = 0.99 * given[0][i] - 0.3 * 2.0 * first / (second.sqrt() + 1e-3);
+            (expected[1][i], expected[2][i]) = (first, second);
+        }
+        // Views, too.
+        let turned = tensor(&given[3], shape, &device).transpose().mul_scalar(1.0).transpose();
+        for gradient in [of(&given[3]), turned] {
+            let moved = step(gradient, [0.5, 2.0]);
+            for (name, (found, expected)) in ["value", "first", "second"].iter().zip(moved.iter().zip(&expected)) {
+                assert_near(ROUNDING, name, found, expected);
+            }
+        }
+        let bad = of(&given[3]) * f32::NAN;
+        assert_eq!(step(bad, [f32::NAN, 0.0]), [given[0].clone(), given[1].clone(), positive.clone()]);
+    }
 }
 
 #[test]

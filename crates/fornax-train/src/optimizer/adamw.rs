@@ -1,5 +1,5 @@
 use burn::tensor::{Bool, Tensor};
-use fornax_ops::{AdamWFactors, adamw_step, steps_on_host};
+use fornax_ops::{AdamWFactors, adamw_step, steps_in_one_pass};
 
 use super::{AdamConfig, Kept, Update, size_of, spread};
 
@@ -17,9 +17,8 @@ use super::{AdamConfig, Kept, Update, size_of, spread};
 /// The scaled form is `AdamWScale` of nanoT5 (Nawrot 2023), where a tensor moves by a share of its own size. It differs in
 /// three things: the step is multiplied by `max(1e-3, RMS(p))`, `eps` is added to `sqrt(v)` as it is, and the decay comes last.
 ///
-/// Nothing is kept but the two moments. On CPUs a parameter is moved in one pass, in its own memory. Elsewhere it costs 14
-/// elementwise passes (one kernel where a backend fuses them), 13 without decay, 3 more where scaled, and at most two
-/// temporaries of its own size.
+/// Nothing is kept but the two moments. On CPUs and Cube devices a parameter is moved in one pass, in its own memory. Elsewhere
+/// it costs 14 elementwise passes, 13 without decay, 3 more where scaled, and at most two temporaries of its own size.
 #[derive(Debug)]
 pub(super) struct AdamW {
     betas: [f64; 2],
@@ -31,16 +30,19 @@ pub(super) struct AdamW {
 // There is one in a step.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Step {
-    /// In one pass, by numbers that the host knows.
-    OnHost(HostStep),
+    /// By [`adamw_step`].
+    Fused(FusedStep),
     /// In tensor operations.
-    OnDevice(DeviceStep),
+    InOperations(OperationsStep),
 }
 
-/// An update whose factors are on the host; `None` is a skipped one.
-pub(super) struct HostStep {
-    /// For a parameter that decays, and does not follow its size.
-    factors: Option<AdamWFactors>,
+/// An update in one pass over each parameter.
+pub(super) struct FusedStep {
+    /// For a parameter that decays.
+    factors: AdamWFactors,
+    /// As [`adamw_step`] wants them, of a parameter that moves at the rate as it is.
+    scales: Tensor<1>,
+    skip: Tensor<1, Bool>,
     scaled: bool,
 }
 
@@ -48,7 +50,7 @@ pub(super) struct HostStep {
 ///
 /// In a skipped update they are 1 and 0, and gradients are filled with 0: then `m * 1 + 0 * 0 = m`, and likewise for
 /// the rest, so that nothing needs a second copy to fall back on.
-pub(super) struct DeviceStep {
+pub(super) struct OperationsStep {
     keep_first: Tensor<1>,
     add_first: Tensor<1>,
     keep_second: Tensor<1>,
@@ -80,22 +82,22 @@ impl AdamW {
         let rate = update.lr * correction2.sqrt() / correction1;
         let decay = 1.0 - update.lr * weight_decay;
         let eps = if self.scaled { self.eps } else { self.eps * correction2.sqrt() };
-        if steps_on_host(&update.scale.device()) {
-            let scale = f64::from(update.scale.clone().into_scalar::<f32>());
-            let skipped = update.skip.clone().into_data().iter::<bool>().any(|skip| skip);
+        if steps_in_one_pass(&update.scale.device()) {
             let factors = AdamWFactors {
-                keep: [beta1 as f32, beta2 as f32],
-                add: [((1.0 - beta1) * scale) as f32, ((1.0 - beta2) * scale * scale) as f32],
+                keep: self.betas.map(|beta| beta as f32),
+                add: self.betas.map(|beta| (1.0 - beta) as f32),
                 decay: decay as f32,
                 rate: rate as f32,
                 eps: eps as f32,
             };
-            return Step::OnHost(HostStep { factors: (!skipped).then_some(factors), scaled: self.scaled });
+            let (scale, skip) = (update.scale.clone(), update.skip.clone());
+            let scales = Tensor::cat(vec![scale.clone(), scale.ones_like().mask_fill(skip.clone(), 0.0)], 0);
+            return Step::Fused(FusedStep { factors, scales, skip, scaled: self.scaled });
         }
         let guarded = |value: Tensor<1>, skipped: f64| value.mask_fill(update.skip.clone(), skipped);
         let constant = |value: f64, skipped: f64| guarded(update.scale.full_like(value), skipped);
         let scale = || update.scale.clone();
-        Step::OnDevice(DeviceStep {
+        Step::InOperations(OperationsStep {
             keep_first: constant(beta1, 1.0),
             add_first: guarded(scale().mul_scalar(1.0 - beta1), 0.0),
             keep_second: constant(beta2, 1.0),
@@ -121,13 +123,13 @@ impl Step {
         let mut next = || kept.next().unwrap_or_else(|| value.zeros_like());
         let moments = [next(), next()];
         match self {
-            Self::OnHost(step) => step.apply(value, gradient, moments, decay),
-            Self::OnDevice(step) => step.apply(value, gradient, moments, decay),
+            Self::Fused(step) => step.apply(value, gradient, moments, decay),
+            Self::InOperations(step) => step.apply(value, gradient, moments, decay),
         }
     }
 }
 
-impl HostStep {
+impl FusedStep {
     fn apply<const D: usize>(
         &self,
         value: Tensor<D>,
@@ -135,20 +137,22 @@ impl HostStep {
         [first, second]: [Tensor<D>; 2],
         decay: bool,
     ) -> (Tensor<D>, Kept<D>) {
-        let Some(mut factors) = self.factors else { return (value, vec![first, second]) };
+        let (mut factors, mut scales) = (self.factors, self.scales.clone());
         if !decay {
             factors.decay = 1.0;
         }
         if self.scaled {
             // The decay comes last, so it falls on the step too.
-            factors.rate *= factors.decay * size_of(&value).into_scalar::<f32>();
+            factors.rate *= factors.decay;
+            let size = size_of(&value).mask_fill(self.skip.clone(), 0.0);
+            scales = Tensor::cat(vec![scales.narrow(0, 0, 1), size], 0);
         }
-        let [value, first, second] = adamw_step([value, first, second], gradient, factors);
+        let [value, first, second] = adamw_step([value, first, second], gradient, scales, factors);
         (value, vec![first, second])
     }
 }
 
-impl DeviceStep {
+impl OperationsStep {
     /// Written so that each operation has an operand that nobody else owns, which LibTorch overwrites.
     fn apply<const D: usize>(
         &self,
