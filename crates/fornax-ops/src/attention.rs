@@ -39,8 +39,9 @@ pub struct AttentionOptions {
 /// The matrix products run in [`Context::precision`] or better, the softmax in `f32`. A query that may attend to nothing gives
 /// zeros and passes no gradient.
 ///
-/// The fused form, on CPUs and, in `f32` with heads of at most 128, on Cube devices, never holds the scores of all queries, and
-/// keeps a number a query for the backward pass. The reference form keeps the scores `[batch, heads, query_len, key_len]`. Both
+/// The fused form, on CPUs and, with heads of at most 128, on Cube devices, never holds the scores of all queries, and keeps a
+/// number a query for the backward pass. On Cube devices query, key and value are rounded to a lower precision, read and kept in it,
+/// and multiplied in `f32`: by no units for matrices, which the reference form may use there. The reference form keeps the scores `[batch, heads, query_len, key_len]`. Both
 /// divide by the sum of the exponentials after the product with the values, where a row has `head_dim` numbers instead of
 /// `key_len`.
 ///
@@ -158,7 +159,12 @@ fn on_cube(
     let mask = mask.on_cube(options.causal, sizes.mask());
     let [query, key, value] = [query, key, value].map(Tensor::into_dispatch);
     let inputs = AttentionInputs { query, key, value, bias: Maybe::new(bias), mask };
-    let rules = Rules { scale: options.scale, causal: options.causal, noise: noise(options, context) };
+    let rules = Rules {
+        operands: context.precision().dtype(),
+        scale: options.scale,
+        causal: options.causal,
+        noise: noise(options, context),
+    };
     Tensor::from_dispatch(Dispatch::cube_attention(inputs, rules))
 }
 

@@ -37,7 +37,7 @@ use burn::{
         Backend, Dispatch, DispatchDevice, ExtensionType, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{Device, Tensor},
+    tensor::{Device, FloatDType, Tensor},
 };
 use fornax_backend::{Precision, multiplies_bf16};
 
@@ -380,6 +380,8 @@ pub(crate) struct ChunkedLoss {
 #[cfg_attr(not(feature = "cube"), allow(dead_code))]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
+    /// What query, key and value are rounded to.
+    pub(crate) operands: FloatDType,
     pub(crate) scale: f32,
     pub(crate) causal: bool,
     pub(crate) noise: Option<Noise>,
@@ -421,17 +423,15 @@ pub(crate) fn is_on_cube(device: &Device) -> bool {
     }
 }
 
-/// Whether [`CubeFused::cube_attention`] takes heads of these sizes in this precision on `device`, with so many of bias and mask. It
-/// computes in `f32`, where others may have units for 16 bits.
+/// Whether [`CubeFused::cube_attention`] takes heads of these sizes in this precision on `device`, with so many of bias and mask.
 #[cfg_attr(not(feature = "cube"), allow(unused_variables))]
 pub(crate) fn takes_attention(device: &Device, precision: Precision, sizes: Sizes, extra: u32) -> bool {
     #[allow(unreachable_patterns)]
     match plain(device.as_dispatch()) {
         #[cfg(feature = "cube")]
-        DispatchDevice::Cube(device) => {
-            let client = device.client();
-            precision == Precision::F32
-                && crate::cube::attention::suits(&client, sizes.head_dim, sizes.value_dim, extra)
+        DispatchDevice::Cube(cube) => {
+            precision.is_supported(device)
+                && crate::cube::attention::suits(&cube.client(), sizes.head_dim, sizes.value_dim, extra)
         }
         _ => false,
     }

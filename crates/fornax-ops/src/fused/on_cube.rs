@@ -9,7 +9,7 @@ use burn::{
         ops::FloatTensorOps,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{Shape, Slice},
+    tensor::{DType, FloatDType, Shape, Slice},
 };
 use burn_cubecl::CubeBackend;
 
@@ -62,7 +62,7 @@ pub(crate) trait CubeKernels: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The sums, and two numbers a row for the backward pass.
-    #[fusion(meta = |logits, targets, _target| (like(logits, [4]), like(logits, [targets.shape[0], 2])))]
+    #[fusion(meta = |_logits, targets, _target| (numbers([4]), numbers([targets.shape[0], 2])))]
     fn cross_entropy(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -90,7 +90,7 @@ pub(crate) trait CubeKernels: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// The gradient of the queries. `saved` as in [`Outcome`].
-    #[fusion(meta = |inputs, _gradient, _saved, _rules| inputs.query.clone())]
+    #[fusion(meta = |inputs, _gradient, _saved, _rules| numbers(inputs.query.shape.clone()))]
     fn attention_query_backward(
         #[extension_type] inputs: AttentionInputs<Self>,
         gradient: FloatTensor<Self>,
@@ -110,8 +110,7 @@ pub(crate) trait CubeKernels: Backend {
     ) -> FloatTensor<Self>;
 
     /// The gradient of the bias, `[bias_rows, heads, query_len, key_len]`.
-    #[fusion(meta = |inputs, _gradient, _saved, _rules, bias_rows| like(
-        &inputs.query,
+    #[fusion(meta = |inputs, _gradient, _saved, _rules, bias_rows| numbers(
         [*bias_rows, inputs.query.shape[1], inputs.query.shape[2], inputs.key.shape[2]],
     ))]
     fn attention_bias_backward(
@@ -126,7 +125,7 @@ pub(crate) trait CubeKernels: Backend {
     fn drop_out(x: FloatTensor<Self>, noise: Noise) -> FloatTensor<Self>;
 
     /// The gradient of a table of `rows` rows.
-    #[fusion(meta = |gradient, _ids, rows| like(gradient, [*rows, gradient.shape[1]]))]
+    #[fusion(meta = |gradient, _ids, rows| numbers([*rows, gradient.shape[1]]))]
     fn table_backward(gradient: FloatTensor<Self>, ids: IntTensor<Self>, rows: usize) -> FloatTensor<Self>;
 
     /// Value and both moments after an update of AdamW.
@@ -142,20 +141,20 @@ pub(crate) trait CubeKernels: Backend {
 }
 
 fn statistics(x: &TensorSpec, gamma: &TensorSpec) -> TensorSpec {
-    like(x, [x.shape.num_elements() / gamma.shape.num_elements().max(1), 2])
+    numbers([x.shape.num_elements() / gamma.shape.num_elements().max(1), 2])
 }
 
-/// Another shape in the same type.
-fn like(tensor: &TensorSpec, shape: impl Into<Shape>) -> TensorSpec {
-    TensorSpec::new(shape.into(), tensor.dtype)
+/// `f32`, which all kernels write.
+fn numbers(shape: impl Into<Shape>) -> TensorSpec {
+    TensorSpec::new(shape.into(), DType::F32)
 }
 
 /// With another last size.
 fn with_last(tensor: &TensorSpec, last: usize) -> TensorSpec {
-    let mut spec = tensor.clone();
-    let axes = spec.shape.num_dims();
-    spec.shape[axes - 1] = last;
-    spec
+    let mut shape = tensor.shape.clone();
+    let axes = shape.num_dims();
+    shape[axes - 1] = last;
+    numbers(shape)
 }
 
 impl From<AttentionInputs<CubeBackend>> for Inputs {
@@ -408,12 +407,18 @@ struct Attend {
 }
 
 impl Operation<Cube, 4> for Attend {
-    /// All inputs, the output, and the logarithm of each query's sum of exponentials.
+    /// All inputs, of which query, key and value are as the kernels read them, the output, and the logarithm of each query's sum of
+    /// exponentials.
     type Saved = (AttentionInputs<Cube>, [FloatTensor<Cube>; 2]);
 
     #[allow(clippy::expect_used)]
     fn forward(&self, [query, key, value, bias]: [Option<FloatTensor<Cube>>; 4]) -> (FloatTensor<Cube>, Self::Saved) {
-        let [query, key, value] = [query, key, value].map(|tensor| tensor.expect("query, key and value"));
+        // Here and not before, so that the gradients stay in `f32`.
+        let rounded = |tensor: FloatTensor<Cube>| match self.rules.operands {
+            FloatDType::F32 => tensor,
+            operands => Cube::float_cast(tensor, operands),
+        };
+        let [query, key, value] = [query, key, value].map(|tensor| rounded(tensor.expect("query, key and value")));
         let inputs = AttentionInputs { query, key, value, bias: bias.into(), mask: self.mask.clone().into() };
         let (output, log_sums) = Cube::attention(inputs.clone(), self.rules);
         (output.clone(), (inputs, [output, log_sums]))

@@ -26,6 +26,8 @@ const ROUNDING: Tolerance = Tolerance(2e-5, 4e-6);
 /// Factors of 8 bits: each is off by up to 0.2 %, and those of a gradient come from products of such. A sum of 40 products up to 2.25 of
 /// which nothing is left is off by up to 40 times 4e-3, and by a tenth of that as a rule.
 const BF16: Tolerance = Tolerance(2e-2, 2e-2);
+/// Likewise, factors of 11 bits.
+const F16: Tolerance = Tolerance(2.5e-3, 2.5e-3);
 
 /// Output and gradients of two functions of the same inputs agree, but for rounding.
 fn agree<const D: usize>(

@@ -26,7 +26,7 @@ pub(crate) fn query_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules)
     let Sizes { batch, heads, query_len, .. } = inputs.sizes();
     let plan = inputs.plan(rules);
     let out = create(&inputs.query, inputs.query.shape());
-    let scores = inputs.scores(rules);
+    let (element, scores) = (inputs.element(), inputs.scores(rules));
     let client = inputs.query.client.clone();
     if batch * heads * query_len > 0 {
         query_kernel::launch(
@@ -41,6 +41,7 @@ pub(crate) fn query_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules)
             out.clone().into_buffer_arg(),
             scores,
             plan,
+            element,
         );
     }
     out
@@ -52,7 +53,7 @@ pub(crate) fn key_value_backward(mut inputs: Inputs, outcome: Outcome, rules: Ru
     let Sizes { batch, kv_heads, key_len, head_dim, value_dim, .. } = inputs.sizes();
     let plan = inputs.plan(rules);
     let out = create(&inputs.key, [batch, kv_heads, key_len, head_dim + value_dim]);
-    let scores = inputs.scores(rules);
+    let (element, scores) = (inputs.element(), inputs.scores(rules));
     let client = inputs.query.client.clone();
     if batch * kv_heads * key_len > 0 {
         key_value_kernel::launch(
@@ -67,6 +68,7 @@ pub(crate) fn key_value_backward(mut inputs: Inputs, outcome: Outcome, rules: Ru
             out.clone().into_buffer_arg(),
             scores,
             plan,
+            element,
         );
     }
     out
@@ -77,7 +79,7 @@ pub(crate) fn bias_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules, 
     let Sizes { heads, query_len, key_len, .. } = inputs.sizes();
     let plan = inputs.plan(rules);
     let out = create(&inputs.query, [bias_rows, heads, query_len, key_len]);
-    let scores = inputs.scores(rules);
+    let (element, scores) = (inputs.element(), inputs.scores(rules));
     let client = inputs.query.client.clone();
     let tiles = query_len.div_ceil(plan.side) * key_len.div_ceil(plan.side);
     if bias_rows * heads * tiles > 0 {
@@ -94,6 +96,7 @@ pub(crate) fn bias_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules, 
             scores,
             bias_rows,
             plan,
+            element,
         );
     }
     out
@@ -121,15 +124,16 @@ fn slope(scores: &Scores, place: &Place, i: usize, weight: f32, gradient: f32, s
 
 /// A cube a tile of queries.
 #[cube(launch)]
-fn query_kernel(
-    query: &Tensor<f32>,
-    key: &Tensor<f32>,
-    value: &Tensor<f32>,
+fn query_kernel<E: Numeric>(
+    query: &Tensor<E>,
+    key: &Tensor<E>,
+    value: &Tensor<E>,
     gradient: &Tensor<f32>,
     saved: &[f32],
     out: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
+    #[define(E)] _element: ElemType,
 ) {
     let tiles = scores.query_len.div_ceil(plan.side);
     let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.side);
@@ -180,15 +184,16 @@ fn query_kernel(
 
 /// A cube a tile of keys, over all queries that see one of them, of all heads that share them.
 #[cube(launch)]
-fn key_value_kernel(
-    query: &Tensor<f32>,
-    key: &Tensor<f32>,
-    value: &Tensor<f32>,
+fn key_value_kernel<E: Numeric>(
+    query: &Tensor<E>,
+    key: &Tensor<E>,
+    value: &Tensor<E>,
     gradient: &Tensor<f32>,
     saved: &[f32],
     out: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
+    #[define(E)] _element: ElemType,
 ) {
     let tiles = scores.key_len.div_ceil(plan.side);
     let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.side);
@@ -262,16 +267,17 @@ fn key_value_kernel(
 
 /// A cube a tile of scores, over all rows of the batch that share its bias, in their order.
 #[cube(launch)]
-fn bias_kernel(
-    query: &Tensor<f32>,
-    key: &Tensor<f32>,
-    value: &Tensor<f32>,
+fn bias_kernel<E: Numeric>(
+    query: &Tensor<E>,
+    key: &Tensor<E>,
+    value: &Tensor<E>,
     gradient: &Tensor<f32>,
     saved: &[f32],
     out: &mut [f32],
     scores: &Scores,
     bias_rows: usize,
     #[comptime] plan: Plan,
+    #[define(E)] _element: ElemType,
 ) {
     let (down, across) = (scores.query_len.div_ceil(plan.side), scores.key_len.div_ceil(plan.side));
     let (line, tile) = (CUBE_POS / (down * across), CUBE_POS % (down * across));

@@ -20,7 +20,7 @@ pub(crate) fn forward(mut inputs: Inputs, rules: Rules) -> (CubeTensor, CubeTens
     let plan = inputs.plan(rules);
     let out = create(&inputs.query, [batch, heads, query_len, value_dim]);
     let log_sums = create(&inputs.query, [batch, heads, query_len, 1]);
-    let scores = inputs.scores(rules);
+    let (element, scores) = (inputs.element(), inputs.scores(rules));
     let client = inputs.query.client.clone();
     if batch * heads * query_len > 0 {
         forward_kernel::launch(
@@ -34,6 +34,7 @@ pub(crate) fn forward(mut inputs: Inputs, rules: Rules) -> (CubeTensor, CubeTens
             log_sums.clone().into_buffer_arg(),
             scores,
             plan,
+            element,
         );
     }
     (out, log_sums)
@@ -41,14 +42,15 @@ pub(crate) fn forward(mut inputs: Inputs, rules: Rules) -> (CubeTensor, CubeTens
 
 /// A cube a tile of queries; softmax as the keys come, each largest score so far correcting what was added up before.
 #[cube(launch)]
-fn forward_kernel(
-    query: &Tensor<f32>,
-    key: &Tensor<f32>,
-    value: &Tensor<f32>,
+fn forward_kernel<E: Numeric>(
+    query: &Tensor<E>,
+    key: &Tensor<E>,
+    value: &Tensor<E>,
     out: &mut [f32],
     log_sums: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
+    #[define(E)] _element: ElemType,
 ) {
     let tiles = scores.query_len.div_ceil(plan.side);
     let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.side);

@@ -7,9 +7,13 @@
 mod backward;
 mod forward;
 
-use burn::backend::TensorMetadata;
+use burn::backend::{TensorMetadata, cubecl::dtype_to_elem_type};
 use burn_cubecl::{
-    cubecl::{self, ir::HardwareProperties, prelude::*},
+    cubecl::{
+        self,
+        ir::{ElemType, HardwareProperties},
+        prelude::*,
+    },
     kernel::into_contiguous,
     tensor::CubeTensor,
 };
@@ -38,7 +42,8 @@ const LOWEST_TOP: f32 = -1e29;
 /// The logarithm of the sum of exponentials of a row without a key: any score less this has an exponential of zero.
 const NO_KEY: f32 = 1e30;
 
-/// The tensors that scores are made of; any strides.
+/// The tensors that scores are made of; any strides. Query, key and value are of one float type, which may have 16 bits: they are
+/// converted as they come into shared memory, and everything is computed, and written, in `f32`.
 pub(crate) struct Inputs {
     /// `[batch, heads, query_len, head_dim]`
     pub(crate) query: CubeTensor,
@@ -105,6 +110,11 @@ impl Inputs {
             causal: rules.causal,
             segments: self.mask.as_ref().is_some_and(|mask| mask.rank() == 2),
         }
+    }
+
+    /// The type of query, key and value.
+    fn element(&self) -> ElemType {
+        dtype_to_elem_type(self.query.dtype)
     }
 
     /// The kernels' argument for all but query, key and value.
@@ -216,8 +226,8 @@ fn dropped(scores: &Scores, place: &Place, i: usize, j: usize) -> f32 {
 /// Copies positions `first..first + side` of a head into shared memory, with zeros for positions from `len` on and for
 /// columns from `size` on.
 #[cube]
-fn load(
-    tensor: &Tensor<f32>,
+fn load<E: Numeric>(
+    tensor: &Tensor<E>,
     place: &Place,
     first: usize,
     len: usize,
@@ -231,7 +241,7 @@ fn load(
         let (position, column) = (index / columns, index % columns);
         let mut number = 0.0f32;
         if first + position < len && column < size {
-            number = tensor[start + (first + position) * tensor.stride(2) + column * tensor.stride(3)];
+            number = f32::cast_from(tensor[start + (first + position) * tensor.stride(2) + column * tensor.stride(3)]);
         }
         tile[position * plan.pitch + column] = number;
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     super::{is_fused, rounds, takes_attention},
-    BF16, agree, agree_within, input, ints, on_host,
+    BF16, F16, agree, agree_within, input, ints, on_host,
 };
 use crate::{
     AttentionMask, AttentionOptions, Context, attention, host::attention::Sizes, packed_attention, testing::*,
@@ -165,25 +165,33 @@ proptest! {
     }
 }
 
-/// Masks and biases are those of `f32`; what differs is the products, of sizes around those of tiles.
+/// What differs from `f32` is the products, of sizes around those of tiles; also the sum over heads that share keys, with a bias.
 #[test]
-fn attention_in_bf16() {
-    if rounds(Precision::Bf16, &test_device()) != Some(true) {
-        return;
-    }
-    for ([query_len, key_len, head_dim, value_dim], causal) in
-        [([40, 40, 16, 24], true), ([70, 161, 33, 20], false), ([130, 150, 64, 64], true)]
-    {
-        let inputs = [
-            input([2, 4, query_len, head_dim], 1),
-            input([2, 2, key_len, head_dim], 2),
-            input([2, 2, key_len, value_dim], 3),
-        ];
-        let run = |x: &[Tensor<4>], precision| {
-            let context = Context::training(precision, training(5).key());
-            let options = AttentionOptions { causal, scale: 0.3, dropout: 0.25 };
-            attention(x[0].clone(), x[1].clone(), x[2].clone(), &AttentionMask::None, None, &options, &context)
-        };
-        agree_within(BF16, &inputs, |x| run(x, Precision::Bf16), |x| run(x, Precision::F32));
+fn attention_in_16_bits() {
+    let device = test_device();
+    let lower = [(Precision::Bf16, BF16), (Precision::F16, F16)];
+    for (precision, tolerance) in lower.into_iter().filter(|(precision, _)| precision.is_supported(&device)) {
+        if !is_fused(&device) || (on_host() && rounds(precision, &device) != Some(true)) {
+            continue;
+        }
+        let cases = [([40, 43, 9, 20], true), ([70, 161, 33, 20], false), ([130, 150, 64, 64], true)];
+        for ([query_len, key_len, head_dim, value_dim], causal) in cases.into_iter().take(if on_host() { 3 } else { 1 })
+        {
+            let inputs = [
+                input([2, 4, query_len, head_dim], 1),
+                input([2, 2, key_len, head_dim], 2),
+                input([2, 2, key_len, value_dim], 3),
+                input([1, 4, query_len, key_len], 4),
+            ];
+            let sizes = Sizes { batch: 2, heads: 4, kv_heads: 2, query_len, key_len, head_dim, value_dim };
+            assert!(on_host() || takes_attention(&device, precision, sizes, 1));
+            let run = |x: &[Tensor<4>], precision| {
+                let context = Context::training(precision, training(5).key());
+                let options = AttentionOptions { causal, scale: 0.3, dropout: 0.25 };
+                let bias = Some(x[3].clone());
+                attention(x[0].clone(), x[1].clone(), x[2].clone(), &AttentionMask::None, bias, &options, &context)
+            };
+            agree_within(tolerance, &inputs, |x| run(x, precision), |x| run(x, Precision::F32));
+        }
     }
 }
