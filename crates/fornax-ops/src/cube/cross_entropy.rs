@@ -7,7 +7,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::{UNITS, create, cube_max, cube_sum, cubes};
+use super::{UNITS, create, cube_max, cube_sum, cubes, has_planes};
 
 /// What a row adds to the sums: loss, negative log-likelihood, count, correct ones.
 const TERMS: usize = 4;
@@ -24,6 +24,7 @@ pub(crate) fn forward(logits: CubeTensor, targets: CubeTensor, target: Target) -
     let (logits, targets) = (into_contiguous(logits), into_contiguous(targets));
     let [rows, classes] = logits.shape().dims();
     let client = logits.client.clone();
+    let planes = has_planes(&client);
     // A buffer without elements can't be bound.
     let shapes = [vec![TERMS], vec![TERMS, rows.max(1)], vec![rows, 2]];
     let [sums, terms, saved] = shapes.map(|shape| create(&logits, shape));
@@ -41,6 +42,7 @@ pub(crate) fn forward(logits: CubeTensor, targets: CubeTensor, target: Target) -
             classes,
             target.ignore,
             target.smoothing,
+            planes,
         );
     }
     sum_kernel::launch(
@@ -50,6 +52,7 @@ pub(crate) fn forward(logits: CubeTensor, targets: CubeTensor, target: Target) -
         terms.into_buffer_arg(),
         sums.clone().into_buffer_arg(),
         rows,
+        planes,
     );
     (sums, saved)
 }
@@ -95,6 +98,7 @@ fn row_kernel(
     classes: usize,
     ignore: i32,
     smoothing: f32,
+    #[comptime] planes: bool,
 ) {
     let row = CUBE_POS;
     if row >= rows {
@@ -110,7 +114,7 @@ fn row_kernel(
     for class in range_stepped(unit, classes, units) {
         top = max(top, logits[start + class]);
     }
-    let top = cube_max(top, &mut scratch);
+    let top = cube_max(top, &mut scratch, planes);
     let own = logits[start + target] - top;
 
     let mut weights = 0.0f32;
@@ -124,9 +128,9 @@ fn row_kernel(
             earlier = 1.0f32;
         }
     }
-    let log_sum = cube_sum(weights, &mut scratch).ln();
-    let mean = cube_sum(distances, &mut scratch) / f32::cast_from(classes);
-    let earlier = cube_sum(earlier, &mut scratch);
+    let log_sum = cube_sum(weights, &mut scratch, planes).ln();
+    let mean = cube_sum(distances, &mut scratch, planes) / f32::cast_from(classes);
+    let earlier = cube_sum(earlier, &mut scratch, planes);
 
     if unit == 0 {
         let likelihood = log_sum - own;
@@ -146,7 +150,7 @@ fn row_kernel(
 
 /// A cube a term.
 #[cube(launch)]
-fn sum_kernel(terms: &[f32], sums: &mut [f32], rows: usize) {
+fn sum_kernel(terms: &[f32], sums: &mut [f32], rows: usize, #[comptime] planes: bool) {
     let term = CUBE_POS;
     if term >= TERMS {
         terminate!();
@@ -156,7 +160,7 @@ fn sum_kernel(terms: &[f32], sums: &mut [f32], rows: usize) {
     for row in range_stepped(UNIT_POS as usize, rows, CUBE_DIM as usize) {
         sum += terms[term * rows + row];
     }
-    let sum = cube_sum(sum, &mut scratch);
+    let sum = cube_sum(sum, &mut scratch, planes);
     if UNIT_POS == 0 {
         sums[term] = sum;
     }

@@ -1,7 +1,7 @@
-//! Kernels for the devices that CubeCL compiles for (Vulkan, Metal, WebGPU and others), in `f32`.
+//! Kernels for the devices that CubeCL compiles for (Vulkan, Metal, WebGPU and others), in `f32`; attention reads 16 bits, too.
 //!
-//! A cube is a workgroup, its units are threads. Sums are added up in an order that the shapes alone fix, without atomics, so
-//! that results are the same in each run. Nothing needs subgroups.
+//! A cube is a workgroup, its units are threads. Sums are added up in an order that shapes and device alone fix, without atomics,
+//! so that results are the same in each run. Nothing needs planes (subgroups, warps), but folds over a row use them.
 
 // Each buffer and size of a kernel is an argument of its own.
 #![allow(clippy::too_many_arguments)]
@@ -18,7 +18,7 @@ mod philox;
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
-    cubecl::{self, calculate_cube_count_elemwise, prelude::*},
+    cubecl::{self, calculate_cube_count_elemwise, ir::features::Plane, prelude::*},
     kernel::into_contiguous,
     ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
@@ -43,18 +43,25 @@ fn cubes(client: &Client, count: usize) -> CubeCount {
     calculate_cube_count_elemwise(client, count, CubeDim::new_1d(1))
 }
 
-/// The sum of `value` over all units of a cube, which each of them gets. `scratch` has a place for each unit.
+/// Whether a device adds up the numbers of the units of a plane (subgroup, warp) by itself.
+fn has_planes(client: &Client) -> bool {
+    client.properties().features.plane.contains(Plane::Ops)
+}
+
+/// The sum of `value` over all units of a cube, which each of them gets. `scratch` has a place for each unit; `planes` as
+/// [`has_planes`] says.
 #[cube]
-fn cube_sum(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
-    fold(value, scratch, false)
+fn cube_sum(value: f32, scratch: &mut Shared<[f32]>, #[comptime] planes: bool) -> f32 {
+    if planes { fold_planes(value, scratch, false) } else { fold(value, scratch, false) }
 }
 
 /// The largest `value`, likewise.
 #[cube]
-fn cube_max(value: f32, scratch: &mut Shared<[f32]>) -> f32 {
-    fold(value, scratch, true)
+fn cube_max(value: f32, scratch: &mut Shared<[f32]>, #[comptime] planes: bool) -> f32 {
+    if planes { fold_planes(value, scratch, true) } else { fold(value, scratch, true) }
 }
 
+/// By halves, with a barrier for each.
 #[cube]
 fn fold(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
     let unit = UNIT_POS as usize;
@@ -72,4 +79,74 @@ fn fold(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f
     }
     sync_cube();
     scratch[0]
+}
+
+/// Two barriers: each plane leaves a number, and each unit goes through those of all planes.
+#[cube]
+fn fold_planes(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
+    let own = if largest { plane_max(value) } else { plane_sum(value) };
+    // As in `fold`.
+    sync_cube();
+    if UNIT_POS_PLANE == 0 {
+        scratch[PLANE_POS as usize] = own;
+    }
+    sync_cube();
+    let mut result = scratch[0];
+    for plane in 1..CUBE_DIM.div_ceil(PLANE_DIM) as usize {
+        result = if largest { max(result, scratch[plane]) } else { result + scratch[plane] };
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{backend::DispatchDevice, tensor::DType};
+
+    use super::*;
+
+    /// Two folds of each kind one after another, so that they share the memory.
+    #[cube(launch)]
+    fn folds_kernel(x: &[f32], out: &mut [f32], #[comptime] planes: bool) {
+        let unit = UNIT_POS as usize;
+        let mut scratch = Shared::<[f32]>::new_slice(UNITS);
+        let own = x[unit];
+        let top = cube_max(own, &mut scratch, planes);
+        let sum = cube_sum(own, &mut scratch, planes);
+        let lowest = -cube_max(-own, &mut scratch, planes);
+        let moved = cube_sum(own + top, &mut scratch, planes);
+        out[4 * unit] = top;
+        out[4 * unit + 1] = sum;
+        out[4 * unit + 2] = lowest;
+        out[4 * unit + 3] = moved;
+    }
+
+    /// Of small integers, so that no order of adding up rounds.
+    #[test]
+    fn units_fold_alone_and_by_planes() {
+        let device = fornax_backend::test_device();
+        let DispatchDevice::Cube(device) = device.as_dispatch() else { return };
+        let client = device.client();
+        // Drivers on CPUs have planes, which CubeCL doesn't trust for speed.
+        let planes = has_planes(&client) || std::env::var_os("FORNAX_ALLOW_SOFTWARE_GPU").is_some();
+        let numbers: Vec<f32> = (0..UNITS).map(|i| (i * 37 % 101) as f32 - 60.0).collect();
+        let top = numbers.iter().copied().fold(f32::MIN, f32::max);
+        let lowest = numbers.iter().copied().fold(f32::MAX, f32::min);
+        let sum: f32 = numbers.iter().sum();
+        let expected = [top, sum, lowest, sum + UNITS as f32 * top].repeat(UNITS);
+        for planes in [false, true].into_iter().take(if planes { 2 } else { 1 }) {
+            let tensor = |handle, len: usize| {
+                CubeTensor::new_contiguous(client.clone(), device.clone(), [len].into(), handle, DType::F32)
+            };
+            let out = client.empty(size_of_val(expected.as_slice()));
+            folds_kernel::launch(
+                &client,
+                CubeCount::Static(1, 1, 1),
+                CubeDim::new_1d(UNITS as u32),
+                tensor(client.create_from_slice(f32::as_bytes(&numbers)), UNITS).into_buffer_arg(),
+                tensor(out.clone(), expected.len()).into_buffer_arg(),
+                planes,
+            );
+            assert_eq!(f32::from_bytes(&client.read_one_unchecked(out)), expected, "planes: {planes}");
+        }
+    }
 }

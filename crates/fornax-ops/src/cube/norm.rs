@@ -7,7 +7,7 @@ use burn_cubecl::{
     tensor::CubeTensor,
 };
 
-use super::{UNITS, create, cube_sum, cubes};
+use super::{UNITS, create, cube_sum, cubes, has_planes};
 use crate::host::norm::Centre;
 
 /// Rows whose shares of the gradients of gamma and beta one unit adds up.
@@ -25,6 +25,7 @@ pub(crate) fn forward(
     let (x, gamma, beta) = (into_contiguous(x), into_contiguous(gamma), beta.map(into_contiguous));
     let [rows, size] = sizes(&x, &gamma);
     let (out, statistics) = (create(&x, x.shape()), create(&x, [rows, 2]));
+    let planes = has_planes(&x.client);
     if rows * size > 0 {
         forward_kernel::launch(
             &x.client.clone(),
@@ -39,6 +40,7 @@ pub(crate) fn forward(
             size,
             eps,
             centre == Centre::Mean,
+            planes,
         );
     }
     (out, statistics)
@@ -54,7 +56,7 @@ pub(crate) fn backward(
 ) -> CubeTensor {
     let [x, gamma, statistics, gradient] = [x, gamma, statistics, gradient].map(into_contiguous);
     let [rows, size] = sizes(&x, &gamma);
-    let out = create(&x, x.shape());
+    let (out, planes) = (create(&x, x.shape()), has_planes(&x.client));
     if rows * size > 0 {
         backward_kernel::launch(
             &x.client.clone(),
@@ -68,6 +70,7 @@ pub(crate) fn backward(
             rows,
             size,
             centre == Centre::Mean,
+            planes,
         );
     }
     out
@@ -133,6 +136,7 @@ fn forward_kernel(
     size: usize,
     eps: f32,
     #[comptime] centred: bool,
+    #[comptime] planes: bool,
 ) {
     let row = CUBE_POS;
     if row >= rows {
@@ -148,14 +152,14 @@ fn forward_kernel(
         for column in range_stepped(unit, size, units) {
             sum += x[start + column];
         }
-        mean = cube_sum(sum, &mut scratch) * share;
+        mean = cube_sum(sum, &mut scratch, planes) * share;
     }
     let mut squares = 0.0f32;
     for column in range_stepped(unit, size, units) {
         let distance = x[start + column] - mean;
         squares += distance * distance;
     }
-    let variance = cube_sum(squares, &mut scratch) * share;
+    let variance = cube_sum(squares, &mut scratch, planes) * share;
     let inverse = 1.0f32 / (variance + eps).sqrt();
 
     for column in range_stepped(unit, size, units) {
@@ -185,6 +189,7 @@ fn backward_kernel(
     rows: usize,
     size: usize,
     #[comptime] centred: bool,
+    #[comptime] planes: bool,
 ) {
     let row = CUBE_POS;
     if row >= rows {
@@ -204,9 +209,9 @@ fn backward_kernel(
     }
     let mut first = 0.0f32;
     if centred {
-        first = cube_sum(sum, &mut scratch) * share;
+        first = cube_sum(sum, &mut scratch, planes) * share;
     }
-    let second = cube_sum(products, &mut scratch) * share;
+    let second = cube_sum(products, &mut scratch, planes) * share;
     for column in range_stepped(unit, size, units) {
         let scaled = (x[start + column] - mean) * inverse;
         out[start + column] = (gradient[start + column] * gamma[column] - first - scaled * second) * inverse;
