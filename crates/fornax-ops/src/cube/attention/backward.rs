@@ -1,12 +1,12 @@
-use burn::backend::TensorMetadata;
 use burn_cubecl::{
-    cubecl::{self, prelude::*},
+    cubecl::{self, ir::ElemType, prelude::*},
     kernel::into_contiguous,
     tensor::CubeTensor,
 };
 
 use super::{
-    Inputs, LANES, NO_KEY, Place, Plan, Scores, add_products, dots, dropped, limit, load, score, store, zeros,
+    Inputs, LANES, NO_KEY, Place, Plan, Scores, ScoresLaunch, add_products, dots, dropped, limit, load, score, store,
+    zeros,
 };
 use crate::{
     cube::{create, cubes},
@@ -22,70 +22,57 @@ pub(crate) struct Outcome {
 }
 
 /// The gradient of the queries.
-pub(crate) fn query_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules) -> CubeTensor {
-    let Sizes { batch, heads, query_len, .. } = inputs.sizes();
-    let plan = inputs.plan(rules);
-    let out = create(&inputs.query, inputs.query.shape());
-    let (element, scores) = (inputs.element(), inputs.scores(rules));
-    let client = inputs.query.client.clone();
-    if batch * heads * query_len > 0 {
-        query_kernel::launch(
-            &client,
-            cubes(&client, batch * heads * query_len.div_ceil(plan.side)),
-            CubeDim::new_1d((plan.side * LANES) as u32),
-            inputs.query.into_tensor_arg(),
-            inputs.key.into_tensor_arg(),
-            inputs.value.into_tensor_arg(),
-            outcome.gradient.into_tensor_arg(),
-            into_contiguous(outcome.saved).into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-            scores,
-            plan,
-            element,
-        );
-    }
-    out
+pub(crate) fn query_backward(inputs: Inputs, outcome: Outcome, rules: Rules) -> CubeTensor {
+    let Sizes { batch, heads, query_len, head_dim, .. } = inputs.sizes();
+    let tiles = |side| batch * heads * query_len.div_ceil(side);
+    launch(query_kernel::launch, inputs, outcome, rules, [batch, heads, query_len, head_dim], tiles)
 }
 
 /// The gradients of keys and values side by side, `[batch, kv_heads, key_len, head_dim + value_dim]`: one buffer, since a kernel
 /// may bind few.
-pub(crate) fn key_value_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules) -> CubeTensor {
+pub(crate) fn key_value_backward(inputs: Inputs, outcome: Outcome, rules: Rules) -> CubeTensor {
     let Sizes { batch, kv_heads, key_len, head_dim, value_dim, .. } = inputs.sizes();
-    let plan = inputs.plan(rules);
-    let out = create(&inputs.key, [batch, kv_heads, key_len, head_dim + value_dim]);
-    let (element, scores) = (inputs.element(), inputs.scores(rules));
-    let client = inputs.query.client.clone();
-    if batch * kv_heads * key_len > 0 {
-        key_value_kernel::launch(
-            &client,
-            cubes(&client, batch * kv_heads * key_len.div_ceil(plan.side)),
-            CubeDim::new_1d((plan.side * LANES) as u32),
-            inputs.query.into_tensor_arg(),
-            inputs.key.into_tensor_arg(),
-            inputs.value.into_tensor_arg(),
-            outcome.gradient.into_tensor_arg(),
-            into_contiguous(outcome.saved).into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-            scores,
-            plan,
-            element,
-        );
-    }
-    out
+    let tiles = |side| batch * kv_heads * key_len.div_ceil(side);
+    let shape = [batch, kv_heads, key_len, head_dim + value_dim];
+    launch(key_value_kernel::launch, inputs, outcome, rules, shape, tiles)
 }
 
 /// The gradient of a bias `[bias_rows, heads, query_len, key_len]`: one row is the sum over the batch.
-pub(crate) fn bias_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules, bias_rows: usize) -> CubeTensor {
+pub(crate) fn bias_backward(inputs: Inputs, outcome: Outcome, rules: Rules, bias_rows: usize) -> CubeTensor {
     let Sizes { heads, query_len, key_len, .. } = inputs.sizes();
-    let plan = inputs.plan(rules);
-    let out = create(&inputs.query, [bias_rows, heads, query_len, key_len]);
-    let (element, scores) = (inputs.element(), inputs.scores(rules));
-    let client = inputs.query.client.clone();
-    let tiles = query_len.div_ceil(plan.side) * key_len.div_ceil(plan.side);
-    if bias_rows * heads * tiles > 0 {
-        bias_kernel::launch(
+    let tiles = |side| bias_rows * heads * query_len.div_ceil(side) * key_len.div_ceil(side);
+    launch(bias_kernel::launch, inputs, outcome, rules, [bias_rows, heads, query_len, key_len], tiles)
+}
+
+/// Launches a kernel, for each of so many tiles of a side, that writes a tensor of this shape.
+fn launch(
+    kernel: impl FnOnce(
+        &Client,
+        CubeCount,
+        CubeDim,
+        TensorArg,
+        TensorArg,
+        TensorArg,
+        TensorArg,
+        BufferArg,
+        BufferArg,
+        ScoresLaunch,
+        Plan,
+        ElemType,
+    ),
+    mut inputs: Inputs,
+    outcome: Outcome,
+    rules: Rules,
+    shape: [usize; 4],
+    tiles: impl FnOnce(usize) -> usize,
+) -> CubeTensor {
+    let (plan, element, scores) = (inputs.plan(rules), inputs.element(), inputs.scores(rules));
+    let (client, out) = (inputs.query.client.clone(), create(&inputs.query, shape));
+    let tiles = tiles(plan.side);
+    if tiles > 0 {
+        kernel(
             &client,
-            cubes(&client, bias_rows * heads * tiles),
+            cubes(&client, tiles),
             CubeDim::new_1d((plan.side * LANES) as u32),
             inputs.query.into_tensor_arg(),
             inputs.key.into_tensor_arg(),
@@ -94,7 +81,6 @@ pub(crate) fn bias_backward(mut inputs: Inputs, outcome: Outcome, rules: Rules, 
             into_contiguous(outcome.saved).into_buffer_arg(),
             out.clone().into_buffer_arg(),
             scores,
-            bias_rows,
             plan,
             element,
         );
@@ -275,12 +261,12 @@ fn bias_kernel<E: Numeric>(
     saved: &[f32],
     out: &mut [f32],
     scores: &Scores,
-    bias_rows: usize,
     #[comptime] plan: Plan,
     #[define(E)] _element: ElemType,
 ) {
     let (down, across) = (scores.query_len.div_ceil(plan.side), scores.key_len.div_ceil(plan.side));
     let (line, tile) = (CUBE_POS / (down * across), CUBE_POS % (down * across));
+    let bias_rows = select(scores.bias_rows == 1, scores.batch, 1);
     if line >= bias_rows * scores.heads {
         terminate!();
     }
