@@ -282,6 +282,14 @@ fn names_of_other_programs_lead_to_keys_that_there_are() {
         ("grad_clip", "optimizer.max_grad_norm"),
         ("gradient_accumulation_steps", "train.gradient_accumulation"),
         ("gradient_checkpointing", "train.checkpoint_blocks"),
+        ("adam_beta1", "optimizer.betas"),
+        ("adam_beta2", "optimizer.betas"),
+        ("adam_epsilon", "optimizer.eps"),
+        ("beta1", "optimizer.betas"),
+        ("beta2", "optimizer.betas"),
+        ("dtype", "--precision"),
+        ("eval_strategy", "train.eval_every"),
+        ("init_from", "model.from"),
         ("learning_rate", "optimizer.lr"),
         ("load_best_model_at_end", "train.load_best_at_end"),
         ("log_interval", "train.log_every"),
@@ -291,15 +299,21 @@ fn names_of_other_programs_lead_to_keys_that_there_are() {
         ("max_grad_norm", "optimizer.max_grad_norm"),
         ("max_iters", "train.max_steps"),
         ("max_steps", "train.max_steps"),
+        ("model_name_or_path", "model.from"),
         ("metric_for_best_model", "train.metric_for_best"),
         ("min_lr", "schedule.min_lr"),
         ("n_embd", "model.hidden_size"),
         ("n_head", "model.num_heads"),
         ("n_layer", "model.num_layers"),
         ("num_train_epochs", "train.max_epochs"),
+        ("optim", "optimizer.name"),
+        ("out_dir", "--run-dir"),
+        ("output_dir", "--run-dir"),
         ("per_device_eval_batch_size", "eval.micro_batch_size"),
         ("per_device_train_batch_size", "train.micro_batch_size"),
+        ("resume_from_checkpoint", "--resume"),
         ("save_steps", "checkpoint.save_every"),
+        ("save_strategy", "checkpoint.save_every"),
         ("save_total_limit", "checkpoint.keep_last"),
         ("warmup_iters", "schedule.warmup_steps"),
         ("warmup_ratio", "schedule.warmup_ratio"),
@@ -570,7 +584,7 @@ fn a_full_disk_under_the_log_too_changes_nothing() {
     assert_eq!(run.names("checkpoints"), ["step-000005"]);
 }
 
-/// A terminal that is gone ends a run as Ctrl-C does, but not one that is to outlive it.
+/// A terminal that is gone, of which a shell and the system both tell, ends a run as Ctrl-C does, but not one that is to outlive it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_lost_terminal_ends_a_run_unless_that_is_ignored() {
@@ -578,7 +592,7 @@ fn a_lost_terminal_ends_a_run_unless_that_is_ignored() {
     // Whoever runs these tests may have it ignored. The first line of metrics is written when signals are handled.
     let lost = "env --default-signal=HUP PROGRAM tiny.toml --run-dir lost --max-steps 100000 & n=0; \
                 until grep -q step lost/metrics.jsonl || [ $n -gt 2400 ]; do n=$((n+1)); sleep 0.05; done 2> /dev/null; \
-                kill -HUP $!; wait $!";
+                kill -HUP $!; kill -HUP $!; wait $!";
     let outcome = Outcome::of(lab.shell(lost));
     assert_eq!(outcome.code, Some(130), "{outcome:?}");
     assert!(lab.run("lost").summary().interrupted);

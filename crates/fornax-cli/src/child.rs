@@ -138,7 +138,9 @@ fn wait(child: &mut Child, stop: &impl Fn() -> bool) -> io::Result<ExitStatus> {
 
 /// What a program that failed says: its error, if it is one of ours, else how it ended and its last lines that are no news.
 fn reason(stderr: &str, status: ExitStatus) -> String {
-    let lines: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty() && !is_news(line)).collect();
+    let all: Vec<&str> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+    let errors: Vec<&str> = all.iter().copied().filter(|line| !is_news(line)).collect();
+    let lines = if errors.is_empty() { all } else { errors };
     if let Some(at) = lines.iter().rposition(|line| line.starts_with("error: ")) {
         return lines[at..].join("\n").trim_start_matches("error: ").to_owned();
     }
@@ -214,7 +216,7 @@ mod tests {
         assert!(of("kill -9 $$").contains("signal: 9"));
         // News of what went well before is no error.
         let news = "echo ' INFO device flex' >&2; echo ' WARN no locks' >&2";
-        assert_eq!(of(&format!("{news}; exit 3")), "exit status: 3");
+        assert_eq!(of(&format!("{news}; exit 3")), "exit status: 3:  INFO device flex\n WARN no locks");
         let aborted = of(&format!("{news}; echo no memory >&2; kill -9 $$"));
         assert!(aborted.starts_with("signal: 9 (SIGKILL): no memory"), "{aborted}");
         let absent = Figures::of(&mut Command::new("./no-such-program"), || false).unwrap_err().to_string();

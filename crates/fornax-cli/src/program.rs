@@ -100,8 +100,8 @@ pub fn main_with<A: Parser + Send>(
     }
 }
 
-/// Runs `program` on one of the threads that compute, instead of on one that hands them each operation and sleeps until it is done:
-/// on CPUs that is a good part of the time of a small model's step.
+/// Runs `program` on one of the threads of `rayon`, instead of on one that hands them each operation of Burn's and of `gemm` and sleeps
+/// until it is done: on CPUs that is a part of the time of a small model's step.
 fn on_a_worker<T: Send>(program: impl FnOnce() -> T + Send) -> T {
     /// That of a main thread, which is four times what other threads get.
     const STACK: usize = 8 << 20;

@@ -1,6 +1,6 @@
 use burn::{
     backend::Dispatch,
-    tensor::{Device, Tensor},
+    tensor::{DType, Device, Tensor},
 };
 
 use crate::fused::{Fused, HostFused, is_fused, is_on_host};
@@ -27,7 +27,7 @@ pub fn sums_squares(device: &Device) -> bool {
 ///
 /// # Panics
 ///
-/// On other devices, and when the shapes differ.
+/// On other devices, when the shapes differ, and for other elements than `f32`.
 pub fn adamw_step<const D: usize>(
     tensors: [Tensor<D>; 3],
     gradient: Tensor<D>,
@@ -36,6 +36,8 @@ pub fn adamw_step<const D: usize>(
 ) -> [Tensor<D>; 3] {
     assert!(tensors.iter().all(|tensor| tensor.dims() == gradient.dims()), "adamw_step: shapes of gradient and state");
     assert_eq!(scales.dims(), [2], "adamw_step: scales of gradient and rate");
+    let types = tensors.each_ref().map(Tensor::dtype).into_iter().chain([gradient.dtype(), scales.dtype()]);
+    types.for_each(|dtype| assert_eq!(dtype, DType::F32, "adamw_step: element types"));
     let [value, first, second] = tensors.map(Tensor::into_dispatch);
     let (gradient, scales) = (gradient.into_dispatch(), scales.into_dispatch());
     let (value, first, second) = Dispatch::fused_adamw(value, first, second, gradient, scales, factors);

@@ -39,7 +39,7 @@ pub struct TrainLine {
     pub tokens_per_second: f64,
     /// Mean wall time of a step of the window, in milliseconds.
     pub step_ms: f64,
-    /// Of [`step_ms`](Self::step_ms), the time until the step had its batch: what data takes that is not ready, and the copy to the device.
+    /// Of [`step_ms`](Self::step_ms), the time until the host had the step's batch. The copy to the device is not in it.
     pub data_ms: f64,
 }
 

@@ -13,8 +13,8 @@ use signal_hook::{consts::TERM_SIGNALS, flag};
 
 use crate::summary::EXIT_INTERRUPTED;
 
-/// SIGINT, SIGTERM and, on Unix, SIGQUIT, and on Linux SIGHUP where it isn't ignored: the first asks the loop to stop after its step, the
-/// second leaves at once.
+/// SIGINT, SIGTERM and, on Unix, SIGQUIT: the first asks the loop to stop after its step, the second leaves at once. On Linux SIGHUP
+/// asks too, where it isn't ignored, but never leaves: of a terminal that is gone, shell and system both tell.
 ///
 /// The handlers stay for the life of the process; once the value is dropped, the first signal leaves at once, so that
 /// what a recipe does after training can be interrupted as usual.
@@ -38,10 +38,12 @@ impl Interrupt {
             Some(installed) => installed.clone(),
             None => {
                 let new = Self::unarmed();
-                for &signal in TERM_SIGNALS.iter().chain(&hangup()) {
+                for (signal, leaves) in TERM_SIGNALS.iter().map(|&signal| (signal, true)).chain(hangup()) {
                     // In this order: the second signal must find the flag that the first has set.
                     flag::register_conditional_shutdown(signal, EXIT_INTERRUPTED, Arc::clone(&new.leave))?;
-                    flag::register(signal, Arc::clone(&new.leave))?;
+                    if leaves {
+                        flag::register(signal, Arc::clone(&new.leave))?;
+                    }
                     flag::register(signal, Arc::clone(&new.requested))?;
                 }
                 HANDLERS.get_or_init(|| new).clone()
@@ -80,16 +82,16 @@ impl Drop for Interrupt {
     }
 }
 
-/// The signal that says that the terminal is gone, unless that is to be survived, as with `nohup`: a handler would undo it. Linux alone
-/// tells without `unsafe` code.
+/// The signal that says that the terminal is gone, of which the second doesn't leave, unless it is to be survived, as with `nohup`: a
+/// handler would undo that. Linux alone tells without `unsafe` code.
 #[cfg(target_os = "linux")]
-fn hangup() -> Option<c_int> {
+fn hangup() -> Option<(c_int, bool)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    Some(SIGHUP).filter(|&signal| ignores(&status, signal) == Some(false))
+    (ignores(&status, SIGHUP) == Some(false)).then_some((SIGHUP, false))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn hangup() -> Option<c_int> {
+fn hangup() -> Option<(c_int, bool)> {
     None
 }
 
@@ -126,6 +128,7 @@ mod tests {
             // Whoever started this may have it ignored.
             #[cfg(target_os = "linux")]
             if hangup().is_some() {
+                raise(SIGHUP).unwrap();
                 raise(SIGHUP).unwrap();
                 assert!(interrupt.requested());
             }

@@ -16,12 +16,15 @@ use super::{UNITS, cubes};
 /// The gradient of `rows` rows, `[rows, size]`, from that of the picked ones, `[tokens, size]`, of which `ids`, `[tokens]` in `i32`,
 /// says the row. Rows of the same id are added up in the order of the tokens.
 ///
-/// Burn's is deterministic too, but there a unit goes through all tokens, for one column each: as many units as a row has numbers.
+/// Burn's is deterministic too, but there a unit goes through all tokens, for one column each: as many units as a row has numbers. Here
+/// there are as many for each id that is there; where that is one id, or two, it is no faster.
 pub(crate) fn backward(gradient: CubeTensor, ids: CubeTensor, rows: usize) -> CubeTensor {
     let [gradient, ids] = [gradient, ids].map(into_contiguous);
     let [tokens, size] = gradient.shape().dims();
     let (client, device) = (gradient.client.clone(), gradient.device.clone());
-    let out = zeros_client(client.clone(), device.clone(), Shape::new([rows, size]), DType::F32);
+    // A matrix of zeros might have gaps between its rows; a vector has none.
+    let zeros = zeros_client(client.clone(), device.clone(), Shape::new([rows * size]), DType::F32);
+    let out = CubeTensor::new_contiguous(client.clone(), device.clone(), [rows, size].into(), zeros.handle, DType::F32);
     if tokens * size * rows > 0 {
         let links = empty_device_contiguous_dtype(client.clone(), device, Shape::new([tokens, 2]), DType::I32);
         let cube_dim = CubeDim::new_1d(UNITS as u32);

@@ -35,7 +35,8 @@ fn create(like: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
 /// A contiguous tensor that a kernel may write to: the same one if nobody else has it, or a copy.
 fn owned(tensor: CubeTensor) -> CubeTensor {
     let tensor = into_contiguous(tensor);
-    if tensor.can_mut() { tensor } else { tensor.copy() }
+    // A copy may have gaps between its rows.
+    if tensor.can_mut() { tensor } else { into_contiguous(tensor.copy()) }
 }
 
 /// At least `count` cubes, over as many axes as the device's limits ask for; `CUBE_POS` counts through all of them.
@@ -43,9 +44,16 @@ fn cubes(client: &Client, count: usize) -> CubeCount {
     calculate_cube_count_elemwise(client, count, CubeDim::new_1d(1))
 }
 
-/// Whether a device adds up the numbers of the units of a plane (subgroup, warp) by itself.
+/// Whether a device adds up the numbers of the units of a plane (subgroup, warp) by itself, and all its planes are of one size, which
+/// [`fold_planes`] counts on.
 fn has_planes(client: &Client) -> bool {
-    client.properties().features.plane.contains(Plane::Ops)
+    // Drivers on CPUs have planes, which CubeCL doesn't trust for speed.
+    if cfg!(test) && std::env::var_os("FORNAX_ALLOW_SOFTWARE_GPU").is_some() {
+        return true;
+    }
+    let properties = client.properties();
+    let hardware = &properties.hardware;
+    properties.features.plane.contains(Plane::Ops) && hardware.plane_size_min == hardware.plane_size_max
 }
 
 /// The sum of `value` over all units of a cube, which each of them gets. `scratch` has a place for each unit; `planes` as
@@ -84,9 +92,9 @@ fn fold(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f
 /// Two barriers: each plane leaves a number, and each unit goes through those of all planes.
 #[cube]
 fn fold_planes(value: f32, scratch: &mut Shared<[f32]>, #[comptime] largest: bool) -> f32 {
-    let own = if largest { plane_max(value) } else { plane_sum(value) };
-    // As in `fold`.
+    // As in `fold`; and units of a plane that left a loop one after another are together again.
     sync_cube();
+    let own = if largest { plane_max(value) } else { plane_sum(value) };
     if UNIT_POS_PLANE == 0 {
         scratch[PLANE_POS as usize] = own;
     }
@@ -126,8 +134,7 @@ mod tests {
         let device = fornax_backend::test_device();
         let DispatchDevice::Cube(device) = device.as_dispatch() else { return };
         let client = device.client();
-        // Drivers on CPUs have planes, which CubeCL doesn't trust for speed.
-        let planes = has_planes(&client) || std::env::var_os("FORNAX_ALLOW_SOFTWARE_GPU").is_some();
+        let planes = has_planes(&client);
         let numbers: Vec<f32> = (0..UNITS).map(|i| (i * 37 % 101) as f32 - 60.0).collect();
         let top = numbers.iter().copied().fold(f32::MIN, f32::max);
         let lowest = numbers.iter().copied().fold(f32::MAX, f32::min);

@@ -430,7 +430,8 @@ pub(crate) fn takes_attention(device: &Device, precision: Precision, sizes: Size
     match plain(device.as_dispatch()) {
         #[cfg(feature = "cube")]
         DispatchDevice::Cube(cube) => {
-            precision.is_supported(device)
+            // Of one query there is little to hold, and 16 bits would cost a copy of all keys and values.
+            (precision == Precision::F32 || sizes.query_len > 1 && precision.is_supported(device))
                 && crate::cube::attention::suits(&cube.client(), sizes.head_dim, sizes.value_dim, extra)
         }
         _ => false,

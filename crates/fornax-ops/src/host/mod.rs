@@ -49,12 +49,13 @@ pub(crate) fn vectorised<R>(kernel: impl FnMut() -> R) -> R {
     Arch::new().dispatch(Kernel(kernel))
 }
 
-/// Runs `work` on each piece, on as many threads as there are. One piece is not worth waking another thread.
+/// Runs `work` on each piece, on as many threads as there are.
 pub(crate) fn each<T: Send>(pieces: impl Iterator<Item = T>, work: impl Fn(T) + Sync) {
     collect(pieces, work);
 }
 
 /// What `work` makes of each piece, in their order.
+#[allow(clippy::expect_used)]
 pub(crate) fn collect<T: Send, R: Send>(pieces: impl Iterator<Item = T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
     enum Piece<T, R> {
         Waiting(T),
@@ -69,9 +70,10 @@ pub(crate) fn collect<T: Send, R: Send>(pieces: impl Iterator<Item = T>, work: i
             *piece = Piece::Done(work(waiting));
         }
     });
-    let results = pieces.into_iter().filter_map(|piece| match piece.into_inner() {
+    let result = |piece: Mutex<Piece<T, R>>| match piece.into_inner() {
         Ok(Piece::Done(result)) => Some(result),
         _ => None,
-    });
-    results.collect()
+    };
+    // A panic in one has come here by now.
+    pieces.into_iter().map(|piece| result(piece).expect("each piece is worked on")).collect()
 }

@@ -62,6 +62,15 @@ pub(super) struct OperationsStep {
     skip: Tensor<1, Bool>,
 }
 
+/// The numbers of one update that the number of updates decides.
+#[derive(Clone, Copy)]
+struct Rates {
+    rate: f64,
+    /// What a parameter that decays is multiplied with.
+    decay: f64,
+    eps: f64,
+}
+
 impl AdamW {
     pub(super) fn new(config: AdamConfig) -> Self {
         Self { betas: config.betas, eps: config.eps, scaled: false }
@@ -76,28 +85,41 @@ impl AdamW {
     }
 
     pub(super) fn begin(&self, steps: u64, weight_decay: f64, update: &Update) -> Step {
-        let [beta1, beta2] = self.betas;
-        let correction1 = 1.0 - beta1.powf(steps as f64);
-        let correction2 = 1.0 - beta2.powf(steps as f64);
-        let rate = update.lr * correction2.sqrt() / correction1;
-        let decay = 1.0 - update.lr * weight_decay;
-        let eps = if self.scaled { self.eps } else { self.eps * correction2.sqrt() };
-        if steps_in_one_pass(&update.scale.device()) {
-            let factors = AdamWFactors {
-                keep: self.betas.map(|beta| beta as f32),
-                add: self.betas.map(|beta| (1.0 - beta) as f32),
-                decay: decay as f32,
-                rate: rate as f32,
-                eps: eps as f32,
-            };
-            let (scale, skip) = (update.scale.clone(), update.skip.clone());
-            let scales = Tensor::cat(vec![scale.clone(), scale.ones_like().mask_fill(skip.clone(), 0.0)], 0);
-            return Step::Fused(FusedStep { factors, scales, skip, scaled: self.scaled });
+        let rates = self.rates(steps, weight_decay, update.lr);
+        match steps_in_one_pass(&update.scale.device()) {
+            true => Step::Fused(self.fused(rates, update)),
+            false => Step::InOperations(self.in_operations(rates, update)),
         }
+    }
+
+    fn rates(&self, steps: u64, weight_decay: f64, lr: f64) -> Rates {
+        let [correction1, correction2] = self.betas.map(|beta| 1.0 - beta.powf(steps as f64));
+        Rates {
+            rate: lr * correction2.sqrt() / correction1,
+            decay: 1.0 - lr * weight_decay,
+            eps: if self.scaled { self.eps } else { self.eps * correction2.sqrt() },
+        }
+    }
+
+    fn fused(&self, Rates { rate, decay, eps }: Rates, update: &Update) -> FusedStep {
+        let factors = AdamWFactors {
+            keep: self.betas.map(|beta| beta as f32),
+            add: self.betas.map(|beta| (1.0 - beta) as f32),
+            decay: decay as f32,
+            rate: rate as f32,
+            eps: eps as f32,
+        };
+        let (scale, skip) = (update.scale.clone(), update.skip.clone());
+        let scales = Tensor::cat(vec![scale.clone(), scale.ones_like().mask_fill(skip.clone(), 0.0)], 0);
+        FusedStep { factors, scales, skip, scaled: self.scaled }
+    }
+
+    fn in_operations(&self, Rates { rate, decay, eps }: Rates, update: &Update) -> OperationsStep {
+        let [beta1, beta2] = self.betas;
         let guarded = |value: Tensor<1>, skipped: f64| value.mask_fill(update.skip.clone(), skipped);
         let constant = |value: f64, skipped: f64| guarded(update.scale.full_like(value), skipped);
         let scale = || update.scale.clone();
-        Step::InOperations(OperationsStep {
+        OperationsStep {
             keep_first: constant(beta1, 1.0),
             add_first: guarded(scale().mul_scalar(1.0 - beta1), 0.0),
             keep_second: constant(beta2, 1.0),
@@ -107,7 +129,7 @@ impl AdamW {
             eps,
             scaled: self.scaled,
             skip: update.skip.clone(),
-        })
+        }
     }
 }
 
@@ -173,5 +195,44 @@ impl OperationsStep {
             decayed(value).sub(step.mul(spread(&self.rate)))
         };
         (value, vec![first, second])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, update};
+
+    /// The form in operations is that of the devices that are tested least.
+    #[test]
+    fn both_forms_move_alike() {
+        let device = fornax_backend::test_device();
+        if !steps_in_one_pass(&device) {
+            return;
+        }
+        let config = AdamConfig { betas: [0.9, 0.95], eps: 1e-3 };
+        let numbers = |factor: f32| {
+            let numbers: Vec<f32> = (0..12).map(|i| (factor * (i as f32 + 1.0)).sin()).collect();
+            Tensor::<1>::from_floats(&numbers[..], &device).reshape([3, 4])
+        };
+        let values = |tensor: &Tensor<2>| -> Vec<f64> { tensor.clone().into_data().iter().collect() };
+        for adamw in [AdamW::new(config), AdamW::scaled(config)] {
+            for (decay, skip) in [(true, false), (false, false), (true, true)] {
+                let update = update(0.1, 0.5, skip);
+                let rates = adamw.rates(3, 0.2, update.lr);
+                let steps =
+                    [Step::Fused(adamw.fused(rates, &update)), Step::InOperations(adamw.in_operations(rates, &update))];
+                let [one, other] = steps.map(|step| {
+                    let kept = vec![numbers(0.3), numbers(0.7).square()];
+                    let (value, kept) = step.apply(numbers(1.3), numbers(2.1), kept, decay);
+                    [values(&value), values(&kept[0]), values(&kept[1])]
+                });
+                // Value, first and second moment.
+                for (one, other) in one.iter().zip(&other) {
+                    assert_close(one, other, 1e-6);
+                }
+                assert_eq!(one[0] == values(&numbers(1.3)), skip);
+            }
+        }
     }
 }

@@ -192,6 +192,8 @@ fn attention_in_16_bits() {
                 attention(x[0].clone(), x[1].clone(), x[2].clone(), &AttentionMask::None, bias, &options, &context)
             };
             agree_within(tolerance, &inputs, |x| run(x, precision), |x| run(x, Precision::F32));
+            let plain = inputs.each_ref().map(|input| tensor(&input.0, input.1, &device));
+            assert_ne!(values(run(&plain, precision)), values(run(&plain, Precision::F32)), "{precision} rounds");
         }
     }
 }
