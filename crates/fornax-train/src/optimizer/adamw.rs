@@ -211,10 +211,9 @@ mod tests {
             return;
         }
         let config = AdamConfig { betas: [0.9, 0.95], eps: 1e-3 };
-        let numbers = |factor: f32| {
-            let numbers: Vec<f32> = (0..12).map(|i| (factor * (i as f32 + 1.0)).sin()).collect();
-            Tensor::<1>::from_floats(&numbers[..], &device).reshape([3, 4])
-        };
+        let numbers = |factor: f32| -> Vec<f32> { (0..12).map(|i| (factor * (i as f32 + 1.0)).sin()).collect() };
+        let [start, first, second, gradient] = [1.3, 0.3, 0.7, 2.1].map(numbers);
+        let tensor = |numbers: &[f32]| Tensor::<1>::from_floats(numbers, &device).reshape([3, 4]);
         let values = |tensor: &Tensor<2>| -> Vec<f64> { tensor.clone().into_data().iter().collect() };
         for adamw in [AdamW::new(config), AdamW::scaled(config)] {
             for (decay, skip) in [(true, false), (false, false), (true, true)] {
@@ -223,15 +222,15 @@ mod tests {
                 let steps =
                     [Step::Fused(adamw.fused(rates, &update)), Step::InOperations(adamw.in_operations(rates, &update))];
                 let [one, other] = steps.map(|step| {
-                    let kept = vec![numbers(0.3), numbers(0.7).square()];
-                    let (value, kept) = step.apply(numbers(1.3), numbers(2.1), kept, decay);
+                    let kept = vec![tensor(&first), tensor(&second).square()];
+                    let (value, kept) = step.apply(tensor(&start), tensor(&gradient), kept, decay);
                     [values(&value), values(&kept[0]), values(&kept[1])]
                 });
                 // Value, first and second moment.
                 for (one, other) in one.iter().zip(&other) {
                     assert_close(one, other, 1e-6);
                 }
-                assert_eq!(one[0] == values(&numbers(1.3)), skip);
+                assert_eq!(one[0] == start.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), skip);
             }
         }
     }
