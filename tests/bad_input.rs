@@ -282,9 +282,11 @@ fn names_of_other_programs_lead_to_keys_that_there_are() {
         ("grad_clip", "optimizer.max_grad_norm"),
         ("gradient_accumulation_steps", "train.gradient_accumulation"),
         ("gradient_checkpointing", "train.checkpoint_blocks"),
+        ("activation_checkpointing", "train.checkpoint_blocks"),
         ("adam_beta1", "optimizer.betas"),
         ("adam_beta2", "optimizer.betas"),
         ("adam_epsilon", "optimizer.eps"),
+        ("auto_find_batch_size", "train.micro_batch_size"),
         ("beta1", "optimizer.betas"),
         ("beta2", "optimizer.betas"),
         ("dtype", "--precision"),
@@ -331,6 +333,14 @@ fn names_of_other_programs_lead_to_keys_that_there_are() {
     // A recipe that calls it something else, and one that has nothing of the kind.
     assert!(unknown_key::<glue::Config>("block_size").ends_with("did you mean `data.max_len`?"));
     assert!(unknown_key::<translate::Config>("block_size").contains("unknown key; known here: "));
+    assert!(unknown_key::<translate::Config>("label_smoothing_factor").contains("`objective.label_smoothing`"));
+    for has in [unknown_key::<translate::Config>, unknown_key::<t5_text2text::Config>] {
+        assert!(
+            has("max_source_length").ends_with("did you mean `data.max_source_len`?"),
+            "{}",
+            has("max_source_length")
+        );
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// Lines of a failed program's stderr that are shown.
 const SHOWN: usize = 5;
@@ -23,6 +23,7 @@ pub struct Figures {
     /// Share of the device's peak.
     pub mfu: Option<f64>,
     /// The largest resident memory of the process, in bytes.
+    #[serde(default, deserialize_with = "whole")]
     pub peak_memory_bytes: Option<u64>,
     /// Milliseconds from the start of the process to the end of its first step, or to its first token.
     pub start_up_ms: Option<f64>,
@@ -33,6 +34,11 @@ pub struct Figures {
     /// The loss of each step; none where it is no number.
     #[serde(default)]
     pub losses: Vec<Option<f64>>,
+}
+
+/// Python multiplies megabytes with `1e6`.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.map(|number| number as u64))
 }
 
 /// Why a program gave no figures.
@@ -179,6 +185,11 @@ mod tests {
         assert_eq!((figures.tokens_per_second, figures.step_ms, figures.losses.len()), (2.5, None, 0));
         let figures = Figures::parse("{\"tokens_per_second\": 3, \"step_ms\": 1.5, \"losses\": [2, 1.5]}").unwrap();
         assert_eq!((figures.step_ms, figures.losses), (Some(1.5), vec![Some(2.0), Some(1.5)]));
+        for memory in ["1500000", "1.5e6"] {
+            let figures =
+                Figures::parse(&format!("{{\"tokens_per_second\": 3, \"peak_memory_bytes\": {memory}}}")).unwrap();
+            assert_eq!(figures.peak_memory_bytes, Some(1_500_000));
+        }
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Names that the same things have in other programs for training.
 
-/// The keys for a name of `TrainingArguments` of Hugging Face or of nanoGPT's `train.py`, the best first: which of them a config has
+/// The keys for a name of Hugging Face's `TrainingArguments` and example scripts, of nanoGPT's `train.py` or of torchtune, the best first: which of them a config has
 /// depends on the recipe. A flag begins with `--`.
 pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
     match name {
-        "batch_size" | "per_device_train_batch_size" => &["train.micro_batch_size"],
+        "auto_find_batch_size" | "batch_size" | "per_device_train_batch_size" => &["train.micro_batch_size"],
         "per_device_eval_batch_size" => &["eval.micro_batch_size"],
         "gradient_accumulation_steps" => &["train.gradient_accumulation"],
-        "gradient_checkpointing" => &["train.checkpoint_blocks"],
+        "activation_checkpointing" | "enable_activation_checkpointing" | "gradient_checkpointing" => {
+            &["train.checkpoint_blocks"]
+        }
         "max_iters" | "max_steps" => &["train.max_steps"],
         "num_train_epochs" => &["train.max_epochs"],
         "log_interval" | "logging_steps" => &["train.log_every"],
@@ -21,6 +23,8 @@ pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
         "weight_decay" => &["optimizer.weight_decay"],
         "grad_clip" | "max_grad_norm" => &["optimizer.max_grad_norm"],
         "decay_lr" | "lr_scheduler_type" => &["schedule.name"],
+        "label_smoothing_factor" => &["objective.label_smoothing"],
+        "max_source_length" => &["data.max_source_len"],
         "warmup_iters" | "warmup_steps" => &["schedule.warmup_steps"],
         "warmup_ratio" => &["schedule.warmup_ratio"],
         "lr_decay_iters" => &["schedule.decay_steps"],
@@ -34,7 +38,7 @@ pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
         "adam_epsilon" => &["optimizer.eps"],
         "eval_strategy" => &["train.eval_every"],
         "save_strategy" => &["checkpoint.save_every"],
-        "max_length" => &["objective.seq_len", "data.max_len"],
+        "max_length" | "max_seq_len" | "max_seq_length" => &["objective.seq_len", "data.max_len"],
         "model_name_or_path" | "init_from" => &["model.from"],
         "output_dir" | "out_dir" => &["--run-dir"],
         "resume_from_checkpoint" => &["--resume"],

@@ -205,7 +205,12 @@ fn farewell(summary: &Summary, dir: &str) -> String {
         Summary { stopped_early: true, .. } => "stopped early;",
         _ => "finished;",
     };
-    format!("step {}: {ended} {dir} ({time})", summary.steps)
+    // A run continues on any device, but in its own precision, of which f32 need not be named.
+    let precision = match &summary.precision[..] {
+        precision if summary.interrupted && precision != "f32" => format!(" --precision {precision}"),
+        _ => String::new(),
+    };
+    format!("step {}: {ended} {dir}{precision} ({time})", summary.steps)
 }
 
 /// An error of the recipe passes a run by: the metrics are on disk already, the checkpoint that is being written is completed, and the summary says that it did not end.
