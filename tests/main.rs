@@ -7,6 +7,7 @@
 //! - [`encoders`]: pretraining and fine-tuning of encoders, from a text to predictions.
 //! - [`exactness`]: a run that was killed, interrupted or repeated is the run that was not, bit for bit.
 //! - [`micro_batch`]: a micro-batch that is left to trials is a number from the first step on.
+//! - [`other_programs`]: names that other programs for training have lead to the keys of Fornax.
 //! - [`pipelines`]: what encoder-decoders write, and how it is scored, from a folder to printed lines.
 //! - [`program`]: command lines, printed text and the files of a run are as documented.
 //! - [`text2text`]: an encoder-decoder from hidden spans and tasks to answers.
@@ -22,6 +23,7 @@ mod docs;
 mod encoders;
 mod exactness;
 mod micro_batch;
+mod other_programs;
 mod pipelines;
 mod program;
 mod text2text;
