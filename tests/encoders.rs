@@ -142,7 +142,7 @@ fn a_run_from_another_family_goes_on_without_the_folder_that_it_began_with() {
         from(&straight).ok();
         let given = [config, "--set", "model.from=distil", "--run-dir", &run];
         let folder = lab.run(&run);
-        lab.start_training(recipe, &given).until(|| folder.train_steps().len() >= 8).kill();
+        lab.start_training(recipe, &given).until(|| !folder.checkpoints().is_empty()).kill();
         std::fs::rename(lab.path("distil"), lab.path("gone")).unwrap();
         lab.train(recipe, &["--run-dir", &run, "--resume"]).ok();
         std::fs::rename(lab.path("gone"), lab.path("distil")).unwrap();

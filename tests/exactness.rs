@@ -45,7 +45,8 @@ fn ten_steps_kill_9_and_ten_more_are_twenty() {
     let lab = exact_lab();
     let straight = straight(&lab, &[]);
     let run = lab.run("run");
-    let reached = || run.train_steps().len() >= 10;
+    // The files of a checkpoint are written beside the steps that follow it.
+    let reached = || run.train_steps().len() >= 10 && !run.checkpoints().is_empty();
     assert!(lab.start(&arguments("run", &[])).until(reached).kill(), "the run was over before it was killed");
     assert!(!run.path("summary.json").exists(), "killed before its end");
 

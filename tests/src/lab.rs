@@ -257,13 +257,17 @@ impl Running {
     #[track_caller]
     pub fn until(mut self, condition: impl Fn() -> bool) -> Self {
         let start = Instant::now();
-        while !condition() {
-            if self.0.try_wait().unwrap().is_some() || start.elapsed() > Duration::from_secs(120) {
+        loop {
+            // Asked first: what came just before its end did come.
+            let over = self.0.try_wait().unwrap().is_some() || start.elapsed() > Duration::from_secs(120);
+            if condition() {
+                return self;
+            }
+            if over {
                 panic!("what was waited for did not come: {:#?}", self.end());
             }
             sleep(Duration::from_millis(1));
         }
-        self
     }
 
     /// Waits, at most until the program ends.

@@ -15,4 +15,4 @@ pub use config::{ConfigError, Loaded, load};
 pub use folder::model_folder;
 pub use program::{Ending, Interrupted, Usage, UsageContext, main_with};
 pub use run_args::RunArgs;
-pub use start::{ModelTable, Start, resolve_model};
+pub use start::{ModelTable, Start, first_weights, resolve_model};

@@ -41,14 +41,11 @@ impl<T> Start<T> {
 /// # Errors
 ///
 /// What `open_sizes` fails with, under the key `model.from`.
-pub fn resolve_model<T: ModelTable, E>(
+pub fn resolve_model<T: ModelTable, E: Into<anyhow::Error>>(
     given: &T,
     options: &Options,
     open_sizes: impl FnOnce(&Path) -> Result<T, E>,
-) -> anyhow::Result<Start<T>>
-where
-    Result<T, E>: Context<T, E>,
-{
+) -> anyhow::Result<Start<T>> {
     let Some(from) = given.checkpoint_folder() else { return Ok(Start { model: given.clone(), tokenizer: None }) };
     let folder = model_folder(from);
     let run_dir = options.run_dir.as_deref().filter(|_| options.resume);
@@ -57,7 +54,7 @@ where
     let tokenizer = Some(own.map_or_else(|| folder.clone(), Path::to_owned));
     let sizes = match stored {
         Some(stored) => stored,
-        None => open_sizes(&folder).context("model.from")?,
+        None => open_sizes(&folder).map_err(Into::into).context("model.from")?,
     };
     let model = given.with_sizes_of(sizes);
     let replaced = replaced(given, &model)?;
@@ -65,6 +62,27 @@ where
         tracing::info!("model.from = {}: {}", from.display(), replaced.join(", "));
     }
     Ok(Start { model, tokenizer })
+}
+
+/// A model with the weights of its first step: those that `load` reads from the checkpoint that `[model]` names, else those that `init`
+/// makes. A run that has a checkpoint of its own needs no other, since its own will replace them.
+///
+/// # Errors
+///
+/// What `load`, under the key `model.from`, and `init` fail with, or when the run's checkpoints can't be listed.
+pub fn first_weights<M, E: Into<anyhow::Error>>(
+    model: &impl ModelTable,
+    options: &Options,
+    load: impl FnOnce(&Path) -> Result<M, E>,
+    init: impl FnOnce() -> Result<M, E>,
+) -> anyhow::Result<M> {
+    let Some(from) = model.checkpoint_folder() else { return init().map_err(Into::into) };
+    if options.has_checkpoint()? {
+        return init().map_err(Into::into);
+    }
+    let key =
+        if options.resume { "without a checkpoint of its own the run begins with model.from" } else { "model.from" };
+    load(&model_folder(from)).map_err(Into::into).context(key)
 }
 
 /// `[model]` of the run in a folder.
@@ -83,6 +101,7 @@ fn replaced<T: Serialize>(given: &T, resolved: &T) -> anyhow::Result<Vec<String>
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
+    use fornax_train::Checkpoints;
     use serde::Deserialize;
 
     use super::*;
@@ -150,5 +169,22 @@ mod tests {
         // Another checkpoint than the run began with is looked for.
         let other = Model { from: Some("nowhere".into()), ..given() };
         assert!(resolve_model(&other, &options, unreadable).is_err());
+    }
+
+    #[test]
+    fn the_first_weights_are_those_of_the_folder_unless_the_run_has_its_own() {
+        let run = tempfile::tempdir().unwrap();
+        let resumed = Options { run_dir: Some(run.path().to_owned()), resume: true, ..Options::default() };
+        let with = |model: &Model, options, load: fn(&Path) -> anyhow::Result<Model>| {
+            first_weights(model, options, load, || Ok(Model::default())).map_err(|error| format!("{error:#}"))
+        };
+        let new = Options::default();
+        assert_eq!(with(&given(), &new, twelve_wide).unwrap().hidden_size, 12);
+        assert_eq!(with(&Model::default(), &new, twelve_wide), Ok(Model::default()));
+        assert_eq!(with(&given(), &new, unreadable).unwrap_err(), "model.from: no such folder");
+        let error = "without a checkpoint of its own the run begins with model.from: no such folder";
+        assert_eq!(with(&given(), &resumed, unreadable).unwrap_err(), error);
+        std::fs::create_dir_all(Checkpoints::of_run(run.path()).path(5)).unwrap();
+        assert_eq!(with(&given(), &resumed, unreadable), Ok(Model::default()));
     }
 }

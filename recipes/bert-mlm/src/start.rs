@@ -1,6 +1,6 @@
 use anyhow::Result;
 use burn::tensor::Device;
-use fornax_cli::{model_folder, resolve_model};
+use fornax_cli::{first_weights, resolve_model};
 use fornax_data::{SpecialToken, Tokenizer};
 use fornax_models::{BertConfig, ModelError, hf};
 use fornax_train::Options;
@@ -19,8 +19,7 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     Ok((config, opening))
 }
 
-/// A model as the resolved `config` says, with weights of its own or of a checkpoint. The weights of a run that is resumed
-/// are in its own checkpoint, which replaces those that it gets here.
+/// A model as the resolved `config` says, with its first weights.
 pub(crate) fn init_model<M: Pretraining>(
     config: &Config,
     options: &Options,
@@ -29,12 +28,12 @@ pub(crate) fn init_model<M: Pretraining>(
 ) -> Result<M> {
     let sizes = config.model.bert(tokenizer.vocab_size(), config.objective.seq_len);
     check(&sizes, config, tokenizer)?;
-    match &config.model.from {
-        Some(folder) if !options.has_checkpoint()? => {
-            Ok(M::load(&model_folder(folder), config.train.seed, device)?.dropout(sizes.dropout)?)
-        }
-        _ => Ok(M::init(&sizes, config.train.seed, device)?),
-    }
+    first_weights(
+        &config.model,
+        options,
+        |folder| M::load(folder, config.train.seed, device)?.dropout(sizes.dropout),
+        || M::init(&sizes, config.train.seed, device),
+    )
 }
 
 fn check(sizes: &BertConfig, config: &Config, tokenizer: &Tokenizer) -> Result<(), ModelError> {

@@ -1,6 +1,6 @@
 use anyhow::Result;
 use burn::tensor::Device;
-use fornax_cli::{model_folder, resolve_model};
+use fornax_cli::{first_weights, resolve_model};
 use fornax_data::SpecialToken;
 use fornax_models::{
     BertConfig, BertForSequenceClassification, ClassifierConfig, ModelError,
@@ -23,8 +23,7 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     Ok((config, opening))
 }
 
-/// A classifier as the resolved `config` says, with weights of its own or of a checkpoint, and what is frozen not to be trained. The
-/// weights of a run that is resumed are in its own checkpoint, which replaces those that it gets here.
+/// A classifier as the resolved `config` says, with its first weights, and what is frozen not to be trained.
 pub(crate) fn init_model(
     config: &Config,
     options: &Options,
@@ -35,17 +34,19 @@ pub(crate) fn init_model(
     check(&sizes, config, data)?;
     let labels = output_names(&data.splits.kind);
     let (seed, pooling) = (config.train.seed, config.model.pooling);
-    let model = match &config.model.from {
-        Some(folder) if !options.has_checkpoint()? => {
-            let options = LoadClassifier { labels: Some(labels), pooling, replace_head: true, seed };
-            let (model, _) = hf::load_bert_for_sequence_classification(&model_folder(folder), &options, device)?;
-            model.with_dropout(sizes.dropout, sizes.classifier_dropout)?
-        }
-        _ => {
-            let classifier = ClassifierConfig { labels, pooling: pooling.unwrap_or_default() };
-            sizes.init_sequence_classification(&classifier, seed, device)?
-        }
-    };
+    let model = first_weights(
+        &config.model,
+        options,
+        |folder| {
+            let options = LoadClassifier { labels: Some(labels.clone()), pooling, replace_head: true, seed };
+            let (model, _) = hf::load_bert_for_sequence_classification(folder, &options, device)?;
+            model.with_dropout(sizes.dropout, sizes.classifier_dropout)
+        },
+        || {
+            let classifier = ClassifierConfig { labels: labels.clone(), pooling: pooling.unwrap_or_default() };
+            sizes.init_sequence_classification(&classifier, seed, device)
+        },
+    )?;
     let model = match &config.model.lora {
         Some(lora) => model.with_lora(lora, seed)?,
         None => model,

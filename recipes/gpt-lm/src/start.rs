@@ -1,6 +1,6 @@
 use anyhow::Result;
 use burn::tensor::Device;
-use fornax_cli::{model_folder, resolve_model};
+use fornax_cli::{first_weights, resolve_model};
 use fornax_data::Tokenizer;
 use fornax_models::{Gpt2, ModelError, hf};
 use fornax_train::Options;
@@ -19,8 +19,7 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     Ok((config, opening))
 }
 
-/// A model as the resolved `config` says, with weights of its own or of a checkpoint. The weights of a run that is resumed
-/// are in its own checkpoint, which replaces those that it gets here.
+/// A model as the resolved `config` says, with its first weights.
 pub(crate) fn init_model(config: &Config, options: &Options, tokenizer: &Tokenizer, device: &Device) -> Result<Gpt2> {
     let sizes = config.model.gpt2(tokenizer.vocab_size(), config.objective.seq_len);
     sizes.validate()?;
@@ -33,12 +32,12 @@ pub(crate) fn init_model(config: &Config, options: &Options, tokenizer: &Tokeniz
         let reason = format!("objective.seq_len is {}", config.objective.seq_len);
         return refuse("max_positions", sizes.max_positions, reason);
     }
-    match &config.model.from {
-        Some(folder) if !options.has_checkpoint()? => {
-            Ok(hf::load_gpt2(&model_folder(folder), device)?.0.with_dropout(sizes.dropout)?)
-        }
-        _ => Ok(sizes.init(config.train.seed, device)?),
-    }
+    first_weights(
+        &config.model,
+        options,
+        |folder| hf::load_gpt2(folder, device)?.0.with_dropout(sizes.dropout),
+        || sizes.init(config.train.seed, device),
+    )
 }
 
 #[cfg(test)]

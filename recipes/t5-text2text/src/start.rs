@@ -1,6 +1,6 @@
 use anyhow::Result;
 use burn::tensor::Device;
-use fornax_cli::{model_folder, resolve_model};
+use fornax_cli::{first_weights, resolve_model};
 use fornax_data::Tokenizer;
 use fornax_models::{ModelError, T5, T5Config, hf};
 use fornax_train::Options;
@@ -24,17 +24,16 @@ pub(crate) fn resolve(config: &Config, options: &Options) -> Result<(Config, Con
     Ok((config, opening))
 }
 
-/// A model as the resolved `config` says, with weights of its own or of a checkpoint. The weights of a run that is resumed
-/// are in its own checkpoint, which replaces those that it gets here.
+/// A model as the resolved `config` says, with its first weights.
 pub(crate) fn init_model(config: &Config, options: &Options, tokenizer: &Tokenizer, device: &Device) -> Result<T5> {
     let sizes = config.model.t5_for(tokenizer)?;
     check(&sizes, tokenizer)?;
-    match &config.model.from {
-        Some(folder) if !options.has_checkpoint()? => {
-            Ok(hf::load_t5(&model_folder(folder), device)?.0.with_dropout(sizes.dropout)?)
-        }
-        _ => Ok(sizes.init(config.train.seed, device)?),
-    }
+    first_weights(
+        &config.model,
+        options,
+        |folder| hf::load_t5(folder, device)?.0.with_dropout(sizes.dropout),
+        || sizes.init(config.train.seed, device),
+    )
 }
 
 fn check(sizes: &T5Config, tokenizer: &Tokenizer) -> Result<(), ModelError> {

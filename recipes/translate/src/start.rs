@@ -1,6 +1,6 @@
 use anyhow::Result;
 use burn::tensor::Device;
-use fornax_cli::{Start, model_folder, resolve_model};
+use fornax_cli::{Start, first_weights, model_folder, resolve_model};
 use fornax_data::TokenizerConfig;
 use fornax_models::{ModelError, TieEmbeddings, Transformer, TransformerConfig, hf};
 use fornax_train::Options;
@@ -39,19 +39,18 @@ fn source_tokenizer(config: &Config, start: &Start<ModelConfig>) -> Option<Token
     Some(TokenizerConfig { from: Some(file.display().to_string()), ..TokenizerConfig::default() })
 }
 
-/// A model as the resolved `config` says, with weights of its own or of a checkpoint. The weights of a run that is resumed
-/// are in its own checkpoint, which replaces those that it gets here.
+/// A model as the resolved `config` says, with its first weights.
 pub(crate) fn init_model(config: &Config, options: &Options, data: &Data, device: &Device) -> Result<Transformer> {
     let (source, target) = (data.tokenizers.source.vocab_size(), data.tokenizers.target.vocab_size());
     let max_len = config.data.max_source_len.max(config.data.max_target_len);
     let sizes = config.model.transformer(source, target, max_len, data.tokenizers.fill.pad_id as u32);
     check(&sizes, config, [source, target])?;
-    match &config.model.from {
-        Some(folder) if !options.has_checkpoint()? => {
-            Ok(hf::load_transformer(&model_folder(folder), device)?.0.with_dropout(sizes.dropout)?)
-        }
-        _ => Ok(sizes.init(config.train.seed, device)?),
-    }
+    first_weights(
+        &config.model,
+        options,
+        |folder| hf::load_transformer(folder, device)?.0.with_dropout(sizes.dropout),
+        || sizes.init(config.train.seed, device),
+    )
 }
 
 fn check(sizes: &TransformerConfig, config: &Config, [source, target]: [usize; 2]) -> Result<(), ModelError> {
