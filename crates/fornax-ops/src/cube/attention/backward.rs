@@ -5,8 +5,8 @@ use burn_cubecl::{
 };
 
 use super::{
-    Inputs, LANES, NO_KEY, Place, Plan, Scores, ScoresLaunch, add_products, dots, dropped, limit, load, score, store,
-    zeros,
+    Inputs, LANES, NO_KEY, Place, Plan, Scores, ScoresLaunch, add_products, dots, dropped, limit, load, score,
+    shared_tile, store, zeros,
 };
 use crate::{
     cube::{create, cubes},
@@ -58,7 +58,7 @@ fn launch(
         BufferArg,
         ScoresLaunch,
         Plan,
-        ElemType,
+        [ElemType; 2],
     ),
     mut inputs: Inputs,
     outcome: Outcome,
@@ -66,14 +66,15 @@ fn launch(
     shape: [usize; 4],
     tiles: impl FnOnce(usize) -> usize,
 ) -> CubeTensor {
-    let (plan, element, scores) = (inputs.plan(rules), inputs.element(), inputs.scores(rules));
+    let plan = inputs.plan(rules);
+    let (elements, scores) = (inputs.elements(plan), inputs.scores(rules));
     let (client, out) = (inputs.query.client.clone(), create(&inputs.query, shape));
-    let tiles = tiles(plan.side);
+    let tiles = tiles(plan.tiles.side);
     if tiles > 0 {
         kernel(
             &client,
             cubes(&client, tiles),
-            CubeDim::new_1d((plan.side * LANES) as u32),
+            CubeDim::new_1d((plan.tiles.side * LANES) as u32),
             inputs.query.into_tensor_arg(),
             inputs.key.into_tensor_arg(),
             inputs.value.into_tensor_arg(),
@@ -82,7 +83,7 @@ fn launch(
             out.clone().into_buffer_arg(),
             scores,
             plan,
-            element,
+            elements,
         );
     }
     out
@@ -110,7 +111,7 @@ fn slope(scores: &Scores, place: &Place, i: usize, weight: f32, gradient: f32, s
 
 /// A cube a tile of queries.
 #[cube(launch)]
-fn query_kernel<E: Numeric>(
+fn query_kernel<E: Numeric, T: Numeric>(
     query: &Tensor<E>,
     key: &Tensor<E>,
     value: &Tensor<E>,
@@ -119,10 +120,10 @@ fn query_kernel<E: Numeric>(
     out: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
-    #[define(E)] _element: ElemType,
+    #[define(E, T)] _elements: [ElemType; 2],
 ) {
-    let tiles = scores.query_len.div_ceil(plan.side);
-    let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.side);
+    let tiles = scores.query_len.div_ceil(plan.tiles.side);
+    let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.tiles.side);
     if line >= scores.batch * scores.heads {
         terminate!();
     }
@@ -131,37 +132,39 @@ fn query_kernel<E: Numeric>(
     let (row, lane) = (UNIT_POS as usize / LANES, UNIT_POS as usize % LANES);
     let i = first + row;
 
-    let mut queries = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut gradients = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut keys = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut slopes = Shared::<[f32]>::new_slice(comptime!(plan.side * (plan.side + 1)));
-    let mut weights = Array::<f32>::new(comptime!(plan.side / LANES));
-    let mut found = Array::<f32>::new(comptime!(plan.side / LANES));
+    let mut queries = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut gradients = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut keys = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut slopes = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.weights_pitch()));
+    let mut weights = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
+    let mut products = shared_tile::<f32>(comptime!(plan.tiles.products()));
+    let mut found = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
     let mut sums = zeros(plan.head_dim);
 
-    load(query, &place, first, scores.query_len, &mut queries, plan.head_dim, plan);
-    load(gradient, &place, first, scores.query_len, &mut gradients, plan.value_dim, plan);
-    let last = min(first + plan.side, scores.query_len) - 1;
-    for start in range_stepped(0, limit(scores, place.row, last, plan), plan.side) {
+    load(query, &place, first, scores.query_len, &mut queries, plan.head_dim, plan.tiles);
+    load(gradient, &place, first, scores.query_len, &mut gradients, plan.value_dim, plan.tiles);
+    let last = min(first + plan.tiles.side, scores.query_len) - 1;
+    for start in range_stepped(0, limit(scores, place.row, last, plan), plan.tiles.side) {
         sync_cube();
-        load(value, &shared, start, scores.key_len, &mut keys, plan.value_dim, plan);
+        load(value, &shared, start, scores.key_len, &mut keys, plan.value_dim, plan.tiles);
         sync_cube();
-        dots(&gradients, &keys, &mut found, plan.value_dim, plan);
+        dots(&gradients, &keys, &mut products, &mut found, plan.value_dim, plan.tiles);
         sync_cube();
         // In the place of the values.
-        load(key, &shared, start, scores.key_len, &mut keys, plan.head_dim, plan);
+        load(key, &shared, start, scores.key_len, &mut keys, plan.head_dim, plan.tiles);
         sync_cube();
-        dots(&queries, &keys, &mut weights, plan.head_dim, plan);
+        dots(&queries, &keys, &mut products, &mut weights, plan.head_dim, plan.tiles);
         #[unroll]
-        for n in 0..plan.side / LANES {
+        for n in 0..plan.tiles.side / LANES {
             let column = lane + n * LANES;
             let score = score(scores, &place, i, start + column, weights[n], plan);
             let weight = weight(scores, &place, i, score, saved);
             let of_weight = found[n] * dropped(scores, &place, i, start + column);
-            slopes[row * (plan.side + 1) + column] = slope(scores, &place, i, weight, of_weight, saved);
+            slopes[row * comptime!(plan.tiles.weights_pitch()) + column] =
+                T::cast_from(slope(scores, &place, i, weight, of_weight, saved));
         }
         sync_cube();
-        add_products(&slopes, &keys, &mut sums, plan.head_dim, plan);
+        add_products(&slopes, &keys, &mut products, &mut sums, plan.head_dim, plan.tiles);
     }
     if i < scores.query_len {
         store(&sums, out, (line * scores.query_len + i) * plan.head_dim, scores.scale, plan.head_dim);
@@ -170,7 +173,7 @@ fn query_kernel<E: Numeric>(
 
 /// A cube a tile of keys, over all queries that see one of them, of all heads that share them.
 #[cube(launch)]
-fn key_value_kernel<E: Numeric>(
+fn key_value_kernel<E: Numeric, T: Numeric>(
     query: &Tensor<E>,
     key: &Tensor<E>,
     value: &Tensor<E>,
@@ -179,10 +182,10 @@ fn key_value_kernel<E: Numeric>(
     out: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
-    #[define(E)] _element: ElemType,
+    #[define(E, T)] _elements: [ElemType; 2],
 ) {
-    let tiles = scores.key_len.div_ceil(plan.side);
-    let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.side);
+    let tiles = scores.key_len.div_ceil(plan.tiles.side);
+    let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.tiles.side);
     if line >= scores.batch * scores.kv_heads {
         terminate!();
     }
@@ -191,21 +194,22 @@ fn key_value_kernel<E: Numeric>(
     let (row, lane) = (UNIT_POS as usize / LANES, UNIT_POS as usize % LANES);
     let j = first + row;
 
-    let mut keys = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut values = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut queries = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.side * (plan.side + 1)));
-    let mut found = Array::<f32>::new(comptime!(plan.side / LANES));
-    let mut slopes = Array::<f32>::new(comptime!(plan.side / LANES));
+    let mut keys = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut values = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut queries = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut weights = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.weights_pitch()));
+    let mut products = shared_tile::<f32>(comptime!(plan.tiles.products()));
+    let mut found = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
+    let mut slopes = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
     let mut key_sums = zeros(plan.head_dim);
     let mut value_sums = zeros(plan.value_dim);
 
-    load(key, &shared, first, scores.key_len, &mut keys, plan.head_dim, plan);
-    load(value, &shared, first, scores.key_len, &mut values, plan.value_dim, plan);
+    load(key, &shared, first, scores.key_len, &mut keys, plan.head_dim, plan.tiles);
+    load(value, &shared, first, scores.key_len, &mut values, plan.value_dim, plan.tiles);
     // The first tile of queries that sees one of these keys; none if all of them are hidden from the last query.
     let mut begin = 0usize.runtime();
     if plan.causal && first + scores.query_len > scores.key_len {
-        begin = (first + scores.query_len - scores.key_len) / plan.side * plan.side;
+        begin = (first + scores.query_len - scores.key_len) / plan.tiles.side * plan.tiles.side;
     }
     let mut end = 0usize.runtime();
     if first < limit(scores, shared.row, scores.query_len - 1, plan) {
@@ -213,35 +217,35 @@ fn key_value_kernel<E: Numeric>(
     }
     for member in 0..group {
         let place = Place { row: shared.row, head: shared.head * group + member };
-        for start in range_stepped(begin, end, plan.side) {
+        for start in range_stepped(begin, end, plan.tiles.side) {
             sync_cube();
-            load(query, &place, start, scores.query_len, &mut queries, plan.head_dim, plan);
+            load(query, &place, start, scores.query_len, &mut queries, plan.head_dim, plan.tiles);
             sync_cube();
-            dots(&keys, &queries, &mut found, plan.head_dim, plan);
+            dots(&keys, &queries, &mut products, &mut found, plan.head_dim, plan.tiles);
             sync_cube();
             // In the place of the queries.
-            load(gradient, &place, start, scores.query_len, &mut queries, plan.value_dim, plan);
+            load(gradient, &place, start, scores.query_len, &mut queries, plan.value_dim, plan.tiles);
             sync_cube();
-            dots(&values, &queries, &mut slopes, plan.value_dim, plan);
+            dots(&values, &queries, &mut products, &mut slopes, plan.value_dim, plan.tiles);
             #[unroll]
-            for n in 0..plan.side / LANES {
+            for n in 0..plan.tiles.side / LANES {
                 let i = start + lane + n * LANES;
                 let score = score(scores, &place, i, j, found[n], plan);
                 let weight = weight(scores, &place, i, score, saved);
                 let factor = dropped(scores, &place, i, j);
                 slopes[n] = slope(scores, &place, i, weight, slopes[n] * factor, saved);
-                weights[row * (plan.side + 1) + lane + n * LANES] = weight * factor;
+                weights[row * comptime!(plan.tiles.weights_pitch()) + lane + n * LANES] = T::cast_from(weight * factor);
             }
             sync_cube();
-            add_products(&weights, &queries, &mut value_sums, plan.value_dim, plan);
+            add_products(&weights, &queries, &mut products, &mut value_sums, plan.value_dim, plan.tiles);
             sync_cube();
             #[unroll]
-            for n in 0..plan.side / LANES {
-                weights[row * (plan.side + 1) + lane + n * LANES] = slopes[n];
+            for n in 0..plan.tiles.side / LANES {
+                weights[row * comptime!(plan.tiles.weights_pitch()) + lane + n * LANES] = T::cast_from(slopes[n]);
             }
-            load(query, &place, start, scores.query_len, &mut queries, plan.head_dim, plan);
+            load(query, &place, start, scores.query_len, &mut queries, plan.head_dim, plan.tiles);
             sync_cube();
-            add_products(&weights, &queries, &mut key_sums, plan.head_dim, plan);
+            add_products(&weights, &queries, &mut products, &mut key_sums, plan.head_dim, plan.tiles);
         }
     }
     if j < scores.key_len {
@@ -253,7 +257,7 @@ fn key_value_kernel<E: Numeric>(
 
 /// A cube a tile of scores, over all rows of the batch that share its bias, in their order.
 #[cube(launch)]
-fn bias_kernel<E: Numeric>(
+fn bias_kernel<E: Numeric, T: Numeric>(
     query: &Tensor<E>,
     key: &Tensor<E>,
     value: &Tensor<E>,
@@ -262,44 +266,45 @@ fn bias_kernel<E: Numeric>(
     out: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
-    #[define(E)] _element: ElemType,
+    #[define(E, T)] _elements: [ElemType; 2],
 ) {
-    let (down, across) = (scores.query_len.div_ceil(plan.side), scores.key_len.div_ceil(plan.side));
+    let (down, across) = (scores.query_len.div_ceil(plan.tiles.side), scores.key_len.div_ceil(plan.tiles.side));
     let (line, tile) = (CUBE_POS / (down * across), CUBE_POS % (down * across));
     let bias_rows = select(scores.bias_rows == 1, scores.batch, 1);
     if line >= bias_rows * scores.heads {
         terminate!();
     }
     let (bias_row, head) = (line / scores.heads, line % scores.heads);
-    let (first, start) = (tile / across * plan.side, tile % across * plan.side);
+    let (first, start) = (tile / across * plan.tiles.side, tile % across * plan.tiles.side);
     let (row, lane) = (UNIT_POS as usize / LANES, UNIT_POS as usize % LANES);
     let i = first + row;
 
-    let mut queries = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut keys = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut weights = Array::<f32>::new(comptime!(plan.side / LANES));
-    let mut found = Array::<f32>::new(comptime!(plan.side / LANES));
-    let mut sums = zeros(plan.side);
+    let mut queries = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut keys = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut weights = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
+    let mut products = shared_tile::<f32>(comptime!(plan.tiles.products()));
+    let mut found = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
+    let mut sums = zeros(plan.tiles.side);
 
-    let last = min(first + plan.side, scores.query_len) - 1;
+    let last = min(first + plan.tiles.side, scores.query_len) - 1;
     let rows = scores.batch / bias_rows;
     for member in 0..rows {
         let place = Place { row: bias_row * rows + member, head };
         let shared = Place { row: place.row, head: head / (scores.heads / scores.kv_heads) };
         if start < limit(scores, place.row, last, plan) {
             sync_cube();
-            load(query, &place, first, scores.query_len, &mut queries, plan.head_dim, plan);
-            load(key, &shared, start, scores.key_len, &mut keys, plan.head_dim, plan);
+            load(query, &place, first, scores.query_len, &mut queries, plan.head_dim, plan.tiles);
+            load(key, &shared, start, scores.key_len, &mut keys, plan.head_dim, plan.tiles);
             sync_cube();
-            dots(&queries, &keys, &mut weights, plan.head_dim, plan);
+            dots(&queries, &keys, &mut products, &mut weights, plan.head_dim, plan.tiles);
             sync_cube();
             // In the places of queries and keys.
-            load(gradient, &place, first, scores.query_len, &mut queries, plan.value_dim, plan);
-            load(value, &shared, start, scores.key_len, &mut keys, plan.value_dim, plan);
+            load(gradient, &place, first, scores.query_len, &mut queries, plan.value_dim, plan.tiles);
+            load(value, &shared, start, scores.key_len, &mut keys, plan.value_dim, plan.tiles);
             sync_cube();
-            dots(&queries, &keys, &mut found, plan.value_dim, plan);
+            dots(&queries, &keys, &mut products, &mut found, plan.value_dim, plan.tiles);
             #[unroll]
-            for n in 0..plan.side / LANES {
+            for n in 0..plan.tiles.side / LANES {
                 let j = start + lane + n * LANES;
                 let score = score(scores, &place, i, j, weights[n], plan);
                 let weight = weight(scores, &place, i, score, saved);
@@ -308,7 +313,7 @@ fn bias_kernel<E: Numeric>(
         }
     }
     #[unroll]
-    for n in 0..plan.side / LANES {
+    for n in 0..plan.tiles.side / LANES {
         let j = start + lane + n * LANES;
         if i < scores.query_len && j < scores.key_len {
             out[(line * scores.query_len + i) * scores.key_len + j] = sums[n];

@@ -4,8 +4,8 @@ use burn_cubecl::{
 };
 
 use super::{
-    Inputs, LANES, LOWEST_TOP, NO_KEY, Place, Plan, Scores, add_products, dots, dropped, limit, load, score, store,
-    zeros,
+    Inputs, LANES, LOWEST_TOP, NO_KEY, Place, Plan, Scores, add_products, dots, dropped, limit, load, score,
+    shared_tile, store, zeros,
 };
 use crate::{
     cube::{create, cubes},
@@ -20,13 +20,13 @@ pub(crate) fn forward(mut inputs: Inputs, rules: Rules) -> (CubeTensor, CubeTens
     let plan = inputs.plan(rules);
     let out = create(&inputs.query, [batch, heads, query_len, value_dim]);
     let log_sums = create(&inputs.query, [batch, heads, query_len, 1]);
-    let (element, scores) = (inputs.element(), inputs.scores(rules));
+    let (elements, scores) = (inputs.elements(plan), inputs.scores(rules));
     let client = inputs.query.client.clone();
     if batch * heads * query_len > 0 {
         forward_kernel::launch(
             &client,
-            cubes(&client, batch * heads * query_len.div_ceil(plan.side)),
-            CubeDim::new_1d((plan.side * LANES) as u32),
+            cubes(&client, batch * heads * query_len.div_ceil(plan.tiles.side)),
+            CubeDim::new_1d((plan.tiles.side * LANES) as u32),
             inputs.query.into_tensor_arg(),
             inputs.key.into_tensor_arg(),
             inputs.value.into_tensor_arg(),
@@ -34,7 +34,7 @@ pub(crate) fn forward(mut inputs: Inputs, rules: Rules) -> (CubeTensor, CubeTens
             log_sums.clone().into_buffer_arg(),
             scores,
             plan,
-            element,
+            elements,
         );
     }
     (out, log_sums)
@@ -42,7 +42,7 @@ pub(crate) fn forward(mut inputs: Inputs, rules: Rules) -> (CubeTensor, CubeTens
 
 /// A cube a tile of queries; softmax as the keys come, each largest score so far correcting what was added up before.
 #[cube(launch)]
-fn forward_kernel<E: Numeric>(
+fn forward_kernel<E: Numeric, T: Numeric>(
     query: &Tensor<E>,
     key: &Tensor<E>,
     value: &Tensor<E>,
@@ -50,10 +50,10 @@ fn forward_kernel<E: Numeric>(
     log_sums: &mut [f32],
     scores: &Scores,
     #[comptime] plan: Plan,
-    #[define(E)] _element: ElemType,
+    #[define(E, T)] _elements: [ElemType; 2],
 ) {
-    let tiles = scores.query_len.div_ceil(plan.side);
-    let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.side);
+    let tiles = scores.query_len.div_ceil(plan.tiles.side);
+    let (line, first) = (CUBE_POS / tiles, CUBE_POS % tiles * plan.tiles.side);
     if line >= scores.batch * scores.heads {
         terminate!();
     }
@@ -62,25 +62,26 @@ fn forward_kernel<E: Numeric>(
     let (row, lane) = (UNIT_POS as usize / LANES, UNIT_POS as usize % LANES);
     let i = first + row;
 
-    let mut queries = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut keys = Shared::<[f32]>::new_slice(comptime!(plan.side * plan.pitch));
-    let mut weights = Shared::<[f32]>::new_slice(comptime!(plan.side * (plan.side + 1)));
-    let mut scratch = Shared::<[f32]>::new_slice(comptime!(plan.side * LANES));
-    let mut found = Array::<f32>::new(comptime!(plan.side / LANES));
+    let mut queries = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut keys = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.pitch));
+    let mut weights = shared_tile::<T>(comptime!(plan.tiles.side * plan.tiles.weights_pitch()));
+    let mut scratch = Shared::<[f32]>::new_slice(comptime!(plan.tiles.side * LANES));
+    let mut products = shared_tile::<f32>(comptime!(plan.tiles.products()));
+    let mut found = Array::<f32>::new(comptime!(plan.tiles.side / LANES));
     let mut sums = zeros(plan.value_dim);
     let mut top = LOWEST_TOP.runtime();
     let mut total = 0.0f32;
 
-    load(query, &place, first, scores.query_len, &mut queries, plan.head_dim, plan);
-    let last = min(first + plan.side, scores.query_len) - 1;
-    for start in range_stepped(0, limit(scores, place.row, last, plan), plan.side) {
+    load(query, &place, first, scores.query_len, &mut queries, plan.head_dim, plan.tiles);
+    let last = min(first + plan.tiles.side, scores.query_len) - 1;
+    for start in range_stepped(0, limit(scores, place.row, last, plan), plan.tiles.side) {
         sync_cube();
-        load(key, &shared, start, scores.key_len, &mut keys, plan.head_dim, plan);
+        load(key, &shared, start, scores.key_len, &mut keys, plan.head_dim, plan.tiles);
         sync_cube();
-        dots(&queries, &keys, &mut found, plan.head_dim, plan);
+        dots(&queries, &keys, &mut products, &mut found, plan.head_dim, plan.tiles);
         let mut highest = top;
         #[unroll]
-        for n in 0..plan.side / LANES {
+        for n in 0..plan.tiles.side / LANES {
             found[n] = score(scores, &place, i, start + lane + n * LANES, found[n], plan);
             highest = max(highest, found[n]);
         }
@@ -94,20 +95,21 @@ fn forward_kernel<E: Numeric>(
         top = highest;
         total *= correction;
         #[unroll]
-        for n in 0..plan.side / LANES {
+        for n in 0..plan.tiles.side / LANES {
             let column = lane + n * LANES;
             let weight = (found[n] - top).exp();
             total += weight;
-            weights[row * (plan.side + 1) + column] = weight * dropped(scores, &place, i, start + column);
+            weights[row * comptime!(plan.tiles.weights_pitch()) + column] =
+                T::cast_from(weight * dropped(scores, &place, i, start + column));
         }
         #[unroll]
         for n in 0..plan.value_dim.div_ceil(LANES) {
             sums[n] *= correction;
         }
         // In the place of the keys, which all units have read.
-        load(value, &shared, start, scores.key_len, &mut keys, plan.value_dim, plan);
+        load(value, &shared, start, scores.key_len, &mut keys, plan.value_dim, plan.tiles);
         sync_cube();
-        add_products(&weights, &keys, &mut sums, plan.value_dim, plan);
+        add_products(&weights, &keys, &mut products, &mut sums, plan.value_dim, plan.tiles);
     }
 
     sync_cube();

@@ -2,18 +2,18 @@
 //! which takes the other side a tile at a time into shared memory.
 //!
 //! Tiles are square, and [`LANES`] units work on each of their rows. A unit computes the scores of its row's columns `lane`,
-//! `lane + LANES`, ..., and adds up the same columns of the result.
+//! `lane + LANES`, ..., and adds up the same columns of the result. Where a device has matrix units for a 16-bit type, these make the
+//! products from tiles of that type, and leave them in shared memory for the units of their rows.
 
 mod backward;
 mod forward;
 
-use burn::backend::{TensorMetadata, cubecl::dtype_to_elem_type};
+use burn::{
+    backend::{TensorMetadata, cubecl::dtype_to_elem_type},
+    tensor::DType,
+};
 use burn_cubecl::{
-    cubecl::{
-        self,
-        ir::{ElemType, HardwareProperties},
-        prelude::*,
-    },
+    cubecl::{self, cmma, ir::ElemType, prelude::*},
     kernel::into_contiguous,
     tensor::CubeTensor,
 };
@@ -43,7 +43,7 @@ const LOWEST_TOP: f32 = -1e29;
 const NO_KEY: f32 = 1e30;
 
 /// The tensors that scores are made of; any strides. Query, key and value are of one float type, which may have 16 bits: they are
-/// converted as they come into shared memory, and everything is computed, and written, in `f32`.
+/// converted as they come into shared memory, and everything but products of matrix units is computed in `f32`, and all is written in it.
 pub(crate) struct Inputs {
     /// `[batch, heads, query_len, head_dim]`
     pub(crate) query: CubeTensor,
@@ -59,31 +59,103 @@ pub(crate) struct Inputs {
 
 /// Whether the kernels take heads of these sizes on a device, with so many of bias and mask.
 pub(crate) fn suits(client: &Client, head_dim: usize, value_dim: usize, extra: u32) -> bool {
-    let (largest, hardware) = (head_dim.max(value_dim), &client.properties().hardware);
+    let largest = head_dim.max(value_dim);
     largest > 0
         && largest <= LARGEST_HEAD
-        && hardware.max_bindings >= BINDINGS + extra
-        && side(hardware, largest).is_some()
+        && client.properties().hardware.max_bindings >= BINDINGS + extra
+        && Tiles::new(client, largest, None).is_some()
 }
 
-/// The side of the tiles: the largest whose tiles fit.
-fn side(hardware: &HardwareProperties, largest: usize) -> Option<usize> {
-    TILES.into_iter().find(|side| {
-        let numbers = 3 * side * pitch(largest) + side * (side + 1) + side * LANES;
-        4 * numbers <= hardware.max_shared_memory_size && side * LANES <= hardware.max_units_per_cube as usize
-    })
+/// The product that a plane's matrix unit makes at a time: `[m, k]` by `[k, n]`, powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Units {
+    m: usize,
+    n: usize,
+    k: usize,
+    /// Planes in a cube; more, where a driver makes smaller ones, repeat what the first ones do.
+    planes: usize,
 }
 
-/// From one row of a tile in shared memory to the next: odd, so that the rows of a column lie in different banks.
-fn pitch(largest: usize) -> usize {
-    largest.next_multiple_of(LANES) + 1
+impl Units {
+    /// The largest product, square if possible, for tiles of a side, from numbers of a type to sums in `f32`.
+    fn new(client: &Client, element: ElemType, side: usize) -> Option<Self> {
+        let properties = client.properties();
+        let (sum, plane) = (dtype_to_elem_type(DType::F32), properties.hardware.plane_size_max as usize);
+        let known = properties.features.matmul.cmma.iter();
+        let known = known.filter(|known| known.a_type == element && known.b_type == element && known.cd_type == sum);
+        let sizes = known.map(|known| [known.m, known.n, known.k].map(|size| size as usize));
+        let sizes =
+            sizes.filter(|sizes| sizes.iter().all(|size| size.is_multiple_of(LANES) && side.is_multiple_of(*size)));
+        let [m, n, k] = sizes.max_by_key(|[m, n, k]| (m * n * k, *m.min(n)))?;
+        (side * LANES).is_multiple_of(plane).then(|| Self { m, n, k, planes: side * LANES / plane })
+    }
+}
+
+/// Tiles in shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tiles {
+    side: usize,
+    /// From one row of a tile to the next.
+    pitch: usize,
+    units: Option<Units>,
+}
+
+impl Tiles {
+    /// The largest that fit a device, for heads of that size, with matrix units where they multiply this type.
+    fn new(client: &Client, largest: usize, element: Option<ElemType>) -> Option<Self> {
+        let hardware = &client.properties().hardware;
+        let all =
+            TILES.into_iter().filter(|side| side * LANES <= hardware.max_units_per_cube as usize).flat_map(|side| {
+                let units = element.and_then(|element| Units::new(client, element, side));
+                units.map(Some).into_iter().chain([None]).map(move |units| Self::with(side, largest, units))
+            });
+        all.into_iter().find(|tiles| tiles.bytes() <= hardware.max_shared_memory_size)
+    }
+
+    fn with(side: usize, largest: usize, units: Option<Units>) -> Self {
+        let mut tiles = Self { side, pitch: 0, units };
+        tiles.pitch = tiles.columns(largest) + tiles.gap();
+        tiles
+    }
+
+    /// So many columns with those of zeros behind them, up to a whole share of a unit, or product of a matrix unit.
+    fn columns(self, size: usize) -> usize {
+        size.next_multiple_of(self.units.map_or(LANES, |units| units.n.max(units.k)))
+    }
+
+    /// Numbers between two rows. Odd, so that the rows of a column lie in different banks; for matrix units, which want rows to
+    /// start at multiples of 16 bytes, the least of these.
+    fn gap(self) -> usize {
+        if self.units.is_some() { 8 } else { 1 }
+    }
+
+    /// The pitch of the tile of weights.
+    fn weights_pitch(self) -> usize {
+        self.side + self.gap()
+    }
+
+    /// The pitch of what matrix units leave for the units of its rows.
+    fn products_pitch(self) -> usize {
+        self.pitch.max(self.weights_pitch())
+    }
+
+    /// The length of that.
+    fn products(self) -> usize {
+        if self.units.is_some() { self.side * self.products_pitch() } else { 1 }
+    }
+
+    /// Bytes of shared memory, for the kernel with the most tiles.
+    fn bytes(self) -> usize {
+        let element = if self.units.is_some() { 2 } else { 4 };
+        let tiles = 3 * self.side * self.pitch + self.side * self.weights_pitch();
+        element * tiles + 4 * (self.side * LANES + self.products())
+    }
 }
 
 /// What kernels are compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Plan {
-    side: usize,
-    pitch: usize,
+    tiles: Tiles,
     head_dim: usize,
     value_dim: usize,
     causal: bool,
@@ -100,11 +172,10 @@ impl Inputs {
     fn plan(&self, rules: Rules) -> Plan {
         let Sizes { head_dim, value_dim, .. } = self.sizes();
         let largest = head_dim.max(value_dim);
-        let side = side(&self.query.client.properties().hardware, largest);
+        let tiles = Tiles::new(&self.query.client, largest, Some(self.element()));
         Plan {
-            // `suits` has found one.
-            side: side.unwrap_or(LANES),
-            pitch: pitch(largest),
+            // `suits` has found some.
+            tiles: tiles.unwrap_or(Tiles::with(LANES, largest, None)),
             head_dim,
             value_dim,
             causal: rules.causal,
@@ -115,6 +186,12 @@ impl Inputs {
     /// The type of query, key and value.
     fn element(&self) -> ElemType {
         dtype_to_elem_type(self.query.dtype)
+    }
+
+    /// That type, and the type of tiles.
+    fn elements(&self, plan: Plan) -> [ElemType; 2] {
+        let tiles = plan.tiles.units.map_or(dtype_to_elem_type(DType::F32), |_| self.element());
+        [self.element(), tiles]
     }
 
     /// The kernels' argument for all but query, key and value.
@@ -226,67 +303,156 @@ fn dropped(scores: &Scores, place: &Place, i: usize, j: usize) -> f32 {
 /// Copies positions `first..first + side` of a head into shared memory, with zeros for positions from `len` on and for
 /// columns from `size` on.
 #[cube]
-fn load<E: Numeric>(
+fn load<E: Numeric, T: Numeric>(
     tensor: &Tensor<E>,
     place: &Place,
     first: usize,
     len: usize,
-    tile: &mut Shared<[f32]>,
+    tile: &mut Shared<[T]>,
     #[comptime] size: usize,
-    #[comptime] plan: Plan,
+    #[comptime] tiles: Tiles,
 ) {
-    let columns = comptime!(size.next_multiple_of(LANES));
+    let columns = comptime!(tiles.columns(size));
     let start = place.row * tensor.stride(0) + place.head * tensor.stride(1);
-    for index in range_stepped(UNIT_POS as usize, plan.side * columns, plan.side * LANES) {
+    for index in range_stepped(UNIT_POS as usize, tiles.side * columns, tiles.side * LANES) {
         let (position, column) = (index / columns, index % columns);
-        let mut number = 0.0f32;
+        let mut number = T::from_int(0);
         if first + position < len && column < size {
-            number = f32::cast_from(tensor[start + (first + position) * tensor.stride(2) + column * tensor.stride(3)]);
+            number = T::cast_from(tensor[start + (first + position) * tensor.stride(2) + column * tensor.stride(3)]);
         }
-        tile[position * plan.pitch + column] = number;
+        tile[position * tiles.pitch + column] = number;
     }
 }
 
-/// `found[n] = lhs[row] · rhs[lane + LANES · n]`.
+/// `found[n] = lhs[row] · rhs[lane + LANES · n]`. With matrix units, `products` must not be read any more by another unit.
 #[cube]
-fn dots(
-    lhs: &Shared<[f32]>,
-    rhs: &Shared<[f32]>,
+fn dots<T: Numeric>(
+    lhs: &Shared<[T]>,
+    rhs: &Shared<[T]>,
+    products: &mut Shared<[f32]>,
     found: &mut Array<f32>,
     #[comptime] size: usize,
-    #[comptime] plan: Plan,
+    #[comptime] tiles: Tiles,
 ) {
     let (row, lane) = (UNIT_POS as usize / LANES, UNIT_POS as usize % LANES);
-    #[unroll]
-    for n in 0..plan.side / LANES {
-        found[n] = 0.0f32;
-    }
-    for column in 0..size {
-        let own = lhs[row * plan.pitch + column];
+    if comptime!(tiles.units.is_some()) {
+        let depth = comptime!(tiles.columns(size));
+        multiply(lhs, rhs, products, tiles.pitch, depth, tiles.side, cmma::MatrixLayout::ColMajor, tiles);
+        sync_cube();
         #[unroll]
-        for n in 0..plan.side / LANES {
-            found[n] += own * rhs[(lane + n * LANES) * plan.pitch + column];
+        for n in 0..tiles.side / LANES {
+            found[n] = products[row * comptime!(tiles.products_pitch()) + lane + n * LANES];
+        }
+    } else {
+        #[unroll]
+        for n in 0..tiles.side / LANES {
+            found[n] = 0.0f32;
+        }
+        for column in 0..size {
+            let own = f32::cast_from(lhs[row * tiles.pitch + column]);
+            #[unroll]
+            for n in 0..tiles.side / LANES {
+                found[n] += own * f32::cast_from(rhs[(lane + n * LANES) * tiles.pitch + column]);
+            }
         }
     }
 }
 
-/// `sums[n] += Σ weights[row, i] · tile[i, lane + LANES · n]`.
+/// `sums[n] += Σ weights[row, i] · tile[i, lane + LANES · n]`. `products` as for [`dots`].
 #[cube]
-fn add_products(
-    weights: &Shared<[f32]>,
-    tile: &Shared<[f32]>,
+fn add_products<T: Numeric>(
+    weights: &Shared<[T]>,
+    tile: &Shared<[T]>,
+    products: &mut Shared<[f32]>,
     sums: &mut Array<f32>,
     #[comptime] size: usize,
-    #[comptime] plan: Plan,
+    #[comptime] tiles: Tiles,
 ) {
     let (row, lane) = (UNIT_POS as usize / LANES, UNIT_POS as usize % LANES);
-    for i in 0..plan.side {
-        let weight = weights[row * (plan.side + 1) + i];
+    let pitch = comptime!(tiles.weights_pitch());
+    if comptime!(tiles.units.is_some()) {
+        let width = comptime!(tiles.columns(size));
+        multiply(weights, tile, products, pitch, tiles.side, width, cmma::MatrixLayout::RowMajor, tiles);
+        sync_cube();
         #[unroll]
         for n in 0..size.div_ceil(LANES) {
-            sums[n] += weight * tile[i * plan.pitch + lane + n * LANES];
+            sums[n] += products[row * comptime!(tiles.products_pitch()) + lane + n * LANES];
+        }
+    } else {
+        for i in 0..tiles.side {
+            let weight = f32::cast_from(weights[row * pitch + i]);
+            #[unroll]
+            for n in 0..size.div_ceil(LANES) {
+                sums[n] += weight * f32::cast_from(tile[i * tiles.pitch + lane + n * LANES]);
+            }
         }
     }
+}
+
+/// `products[i, j] = Σ lhs[i, x] · rhs[x, j]` by matrix units, for `side` rows, `width` columns and a sum over `depth`; a plane takes
+/// every so many of their products. Of `rhs`, whose columns are stored one after the other or whose rows are, a tile is given.
+#[cube]
+fn multiply<T: Numeric>(
+    lhs: &Shared<[T]>,
+    rhs: &Shared<[T]>,
+    products: &mut Shared<[f32]>,
+    #[comptime] lhs_pitch: usize,
+    #[comptime] depth: usize,
+    #[comptime] width: usize,
+    #[comptime] layout: cmma::MatrixLayout,
+    #[comptime] tiles: Tiles,
+) {
+    let Units { m, n, k, planes } = comptime!(tiles.units.unwrap_or(Units { m: 1, n: 1, k: 1, planes: 1 }));
+    let across = comptime!(width / n);
+    let pitch = comptime!(tiles.products_pitch());
+    for product in range_stepped(PLANE_POS as usize, comptime!(tiles.side / m * across), planes) {
+        let (i, j) = (product / across * m, product % across * n);
+        let sum = cmma::Matrix::<f32>::from_value(
+            cmma::MatrixIdent::Accumulator,
+            m,
+            n,
+            k,
+            cmma::MatrixLayout::Undefined,
+            0.0f32,
+        );
+        #[unroll]
+        for step in 0..depth / k {
+            let x = comptime!(step * k);
+            let start = i * lhs_pitch + x;
+            let a = cmma::Matrix::<T>::from_slice(
+                cmma::MatrixIdent::A,
+                m,
+                n,
+                k,
+                cmma::MatrixLayout::RowMajor,
+                &lhs[start..lhs.len()],
+                lhs_pitch as u32,
+            );
+            let start = if comptime!(matches!(layout, cmma::MatrixLayout::ColMajor)) {
+                j * tiles.pitch + x
+            } else {
+                x * tiles.pitch + j
+            };
+            let b = cmma::Matrix::<T>::from_slice(
+                cmma::MatrixIdent::B,
+                m,
+                n,
+                k,
+                layout,
+                &rhs[start..rhs.len()],
+                tiles.pitch as u32,
+            );
+            cmma::execute(&a, &b, &sum, &sum);
+        }
+        let (start, end) = (i * pitch + j, products.len());
+        cmma::store(&mut products[start..end], &sum, pitch as u32, cmma::MatrixLayout::RowMajor);
+    }
+}
+
+/// A tile in shared memory. Matrix units want it to start at a multiple of 32 bytes.
+#[cube]
+fn shared_tile<T: Numeric>(#[comptime] len: usize) -> Shared<[T]> {
+    Shared::<[T]>::new_aligned_slice(len, 32usize)
 }
 
 /// Zeros for the columns of a row that a unit adds up.
@@ -325,6 +491,21 @@ mod tests {
         let j = ABSOLUTE_POS;
         if j < out.len() {
             out[j] = dropped(scores, &Place { row, head }, i, j);
+        }
+    }
+
+    /// Matrix units of the test device are those that kernels take, for heads of any size.
+    #[test]
+    fn matrix_units_are_taken_where_there_are_some() {
+        let device = fornax_backend::test_device();
+        let DispatchDevice::Cube(device) = device.as_dispatch() else { return };
+        let (client, f16) = (device.client(), dtype_to_elem_type(DType::F16));
+        let known = &client.properties().features.matmul.cmma;
+        let has = known.iter().any(|known| known.a_type == f16 && known.cd_type == dtype_to_elem_type(DType::F32));
+        for largest in [1, 20, 64, LARGEST_HEAD] {
+            let tiles = Tiles::new(&client, largest, Some(f16)).unwrap();
+            assert_eq!(tiles.units.is_some(), has, "{tiles:?}");
+            assert_eq!(Tiles::new(&client, largest, None).unwrap().units, None);
         }
     }
 
