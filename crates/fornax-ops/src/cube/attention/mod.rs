@@ -35,6 +35,9 @@ const LARGEST_HEAD: usize = 128;
 /// numbers a query, the result, and CubeCL's own. WebGPU promises 8, of which CubeCL leaves one to wgpu.
 const BINDINGS: u32 = 7;
 
+/// What the address of a tile in shared memory is a multiple of, in bytes: matrix units want that.
+const ALIGNMENT: usize = 32;
+
 /// The score of a key that isn't seen, and the least that a bias counts as. Finite, because WGSL doesn't promise infinities.
 const UNSEEN: f32 = -1e38;
 /// What a row's largest score is at least, far above [`UNSEEN`], so that a row without a key gets weights of zero.
@@ -148,7 +151,7 @@ impl Tiles {
     fn bytes(self) -> usize {
         let element = if self.units.is_some() { 2 } else { 4 };
         let tiles = 3 * self.side * self.pitch + self.side * self.weights_pitch();
-        element * tiles + 4 * (self.side * LANES + self.products())
+        element * tiles + 4 * (self.side * LANES + self.products()) + 5 * ALIGNMENT
     }
 }
 
@@ -390,7 +393,7 @@ fn add_products<T: Numeric>(
 }
 
 /// `products[i, j] = Σ lhs[i, x] · rhs[x, j]` by matrix units, for `side` rows, `width` columns and a sum over `depth`; a plane takes
-/// every so many of their products. Of `rhs`, whose columns are stored one after the other or whose rows are, a tile is given.
+/// every so many of their products. `layout` tells whether `rhs` has its rows or its columns one after the other.
 #[cube]
 fn multiply<T: Numeric>(
     lhs: &Shared<[T]>,
@@ -449,10 +452,10 @@ fn multiply<T: Numeric>(
     }
 }
 
-/// A tile in shared memory. Matrix units want it to start at a multiple of 32 bytes.
+/// A tile in shared memory.
 #[cube]
 fn shared_tile<T: Numeric>(#[comptime] len: usize) -> Shared<[T]> {
-    Shared::<[T]>::new_aligned_slice(len, 32usize)
+    Shared::<[T]>::new_aligned_slice(len, ALIGNMENT)
 }
 
 /// Zeros for the columns of a row that a unit adds up.
