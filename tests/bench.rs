@@ -96,6 +96,24 @@ fn a_peer_that_fails_later_takes_no_round_before_with_it() {
 
 #[cfg(unix)]
 #[test]
+fn a_signal_takes_no_whole_round_with_it() {
+    let lab = lab();
+    let peer = r#"sh -c 'mkdir ran || { touch second; exec sleep 600; }; echo "{\"tokens_per_second\": 100}"'"#;
+    let tiny = ["bench", "tiny", "--device", cpu(), "--steps", "1", "--rounds", "3", "--peer", peer, "--json"];
+    let running = lab.start_training("fornax", &tiny).until(|| lab.path("second").exists());
+    let outcome = running.signal("INT").end();
+    assert_eq!(outcome.code, Some(130), "{outcome:?}");
+    assert!(
+        outcome.stderr.ends_with(" INFO interrupted in round 2; the figures are of the rounds before\n"),
+        "{outcome:?}"
+    );
+    let report: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(report["rows"][0]["runs"].as_array().unwrap().len(), 1, "{report}");
+    assert!(report["rows"][0]["of_peer"].as_f64().unwrap() > 0.0, "{report}");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_signal_ends_a_peer_too() {
     let lab = lab();
     // The process that the shell becomes has to be gone: its number is in the file.

@@ -5,12 +5,12 @@ use std::fmt::Debug;
 use fornax_cli::load;
 use serde::de::DeserializeOwned;
 
-/// What a recipe says of a key at the top of its config that is none.
+/// What a recipe says of a key that is none.
 fn unknown_key<C: DeserializeOwned + Debug>(name: &str) -> String {
     load::<C>(None, "", &[format!("{name}=1")]).unwrap_err().to_string()
 }
 
-/// Keys of Hugging Face's `TrainingArguments`, of nanoGPT and of torchtune.
+/// Keys of Hugging Face's `TrainingArguments`, of nanoGPT and of torchtune, and ours in another table than theirs.
 #[test]
 fn names_of_other_programs_lead_to_keys_that_there_are() {
     for (name, meant) in [
@@ -38,6 +38,9 @@ fn names_of_other_programs_lead_to_keys_that_there_are() {
         ("learning_rate", "optimizer.lr"),
         ("load_best_model_at_end", "train.load_best_at_end"),
         ("log_interval", "train.log_every"),
+        ("lr", "optimizer.lr"),
+        ("train.lr", "optimizer.lr"),
+        ("save_every", "checkpoint.save_every"),
         ("logging_steps", "train.log_every"),
         ("lr_decay_iters", "schedule.decay_steps"),
         ("lr_scheduler_type", "schedule.name"),

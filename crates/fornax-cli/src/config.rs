@@ -13,6 +13,9 @@ use crate::{
 /// What each kind of `[data]` says about where data comes from. A key that a kind lacks is in none of its tables.
 const SOURCES: [SourceKeys; 3] = [DataConfig::SOURCE_KEYS, LabelledConfig::SOURCE_KEYS, PairConfig::SOURCE_KEYS];
 
+/// The tables that every config has.
+const TABLES: [&str; 5] = ["train", "optimizer", "schedule", "eval", "checkpoint"];
+
 /// What is wrong with a config file or an override. All of these end a program with exit code 2.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -233,7 +236,10 @@ fn key_error(
             let table = key.rsplit_once('.').map_or("", |(table, _)| table);
             let short =
                 |key: &'static str| key.strip_prefix(table).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
-            match elsewhere.map(|key| short(key)).or_else(|| closest(name, known.iter().copied())) {
+            let in_another_table =
+                || TABLES.map(|table| format!("{table}.{name}")).into_iter().find(|key| has_key(key));
+            let meant = elsewhere.map(|key| short(key).to_owned()).or_else(in_another_table);
+            match meant.or_else(|| closest(name, known.iter().copied()).map(str::to_owned)) {
                 Some(meant) => format!("unknown key; did you mean `{meant}`?"),
                 None => format!("unknown key; known here: {}", known.join(", ")),
             }

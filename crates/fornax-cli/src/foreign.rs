@@ -1,7 +1,7 @@
 //! Names that the same things have in other programs for training.
 
-/// The keys for a name of Hugging Face's `TrainingArguments` and example scripts, of nanoGPT's `train.py` or of torchtune, the best first: which of them a config has
-/// depends on the recipe. A flag begins with `--`.
+/// The keys for a name, other than their own, of Hugging Face's `TrainingArguments` and example scripts, of nanoGPT's `train.py` or of
+/// torchtune, the best first: which of them a config has depends on the recipe. A flag begins with `--`.
 pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
     match name {
         "auto_find_batch_size" | "batch_size" | "per_device_train_batch_size" => &["train.micro_batch_size"],
@@ -10,7 +10,7 @@ pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
         "activation_checkpointing" | "enable_activation_checkpointing" | "gradient_checkpointing" => {
             &["train.checkpoint_blocks"]
         }
-        "max_iters" | "max_steps" => &["train.max_steps"],
+        "max_iters" => &["train.max_steps"],
         "num_train_epochs" => &["train.max_epochs"],
         "log_interval" | "logging_steps" => &["train.log_every"],
         "eval_interval" | "eval_steps" => &["train.eval_every"],
@@ -20,15 +20,12 @@ pub(crate) fn keys_for(name: &str) -> &'static [&'static str] {
         "load_best_model_at_end" => &["train.load_best_at_end"],
         "metric_for_best_model" => &["train.metric_for_best"],
         "learning_rate" => &["optimizer.lr"],
-        "weight_decay" => &["optimizer.weight_decay"],
-        "grad_clip" | "max_grad_norm" => &["optimizer.max_grad_norm"],
+        "grad_clip" => &["optimizer.max_grad_norm"],
         "decay_lr" | "lr_scheduler_type" => &["schedule.name"],
         "label_smoothing_factor" => &["objective.label_smoothing"],
         "max_source_length" => &["data.max_source_len"],
-        "warmup_iters" | "warmup_steps" => &["schedule.warmup_steps"],
-        "warmup_ratio" => &["schedule.warmup_ratio"],
+        "warmup_iters" => &["schedule.warmup_steps"],
         "lr_decay_iters" => &["schedule.decay_steps"],
-        "min_lr" => &["schedule.min_lr"],
         "n_layer" => &["model.num_layers"],
         "n_head" => &["model.num_heads"],
         "n_embd" => &["model.hidden_size"],

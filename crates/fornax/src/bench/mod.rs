@@ -91,27 +91,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // A process that outlived this one would take its cores from whatever is measured next.
     let interrupt = Interrupt::install().context("signals can't be handled while others are measured")?;
 
-    let (mut peers, mut peer_error) = (Vec::new(), None);
+    let (mut peers, mut ended) = (Vec::new(), None);
     for round in 1..=args.rounds {
-        if let Some(words) = &peer {
-            tracing::info!("round {round} of {}: the peer", args.rounds);
-            match run_peer(words, &interrupt) {
-                Ok(figures) => peers.push(figures),
-                Err(error) if peers.is_empty() || error.is::<Interrupted>() => return Err(error),
-                // The rounds before are minutes of work, and whole.
-                Err(error) => {
-                    peer_error = Some(error.context(format!("round {round}; the figures are of the rounds before")));
-                    break;
-                }
+        let shown = format!("round {round} of {}", args.rounds);
+        if let Err(error) = measure(&shown, &mut runs, peer.as_deref(), &mut peers, args, &interrupt) {
+            if round == 1 {
+                return Err(error);
             }
-        }
-        for run in runs.iter_mut().filter(|run| run.row.error.is_none()) {
-            tracing::info!("round {round} of {}: {}", args.rounds, run.row);
-            match Figures::of(&mut worker(run, args)?, || interrupt.requested()) {
-                Ok(figures) => run.rounds.push(figures),
-                Err(ChildError::Stopped) => return Err(Interrupted.into()),
-                Err(error) => run.row.error = Some(format!("{:#}", anyhow::Error::from(error))),
-            }
+            // The rounds before are minutes of work, and whole.
+            runs.iter_mut().for_each(|run| run.rounds.truncate(round - 1));
+            peers.truncate(round - 1);
+            ended = Some(error.context(format!("round {round}; the figures are of the rounds before")));
+            break;
         }
     }
 
@@ -123,11 +114,40 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         report.compare(baseline, file);
     }
     print(&report, args)?;
-    match (report.failures(), peer_error) {
-        (_, Some(error)) => Err(error),
+    match (report.failures(), ended) {
+        (_, Some(error)) => {
+            if error.is::<Interrupted>() {
+                tracing::info!("interrupted in {error}");
+            }
+            Err(error)
+        }
         (0, None) => Ok(()),
         (failures, None) => bail!("{failures} of {} failed", report.rows.len()),
     }
+}
+
+/// One round: the peer, then each run that has not failed before. A run that fails is a row of the report.
+fn measure(
+    shown: &str,
+    runs: &mut [Run],
+    peer: Option<&[String]>,
+    peers: &mut Vec<Figures>,
+    args: &Args,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    if let Some(words) = peer {
+        tracing::info!("{shown}: the peer");
+        peers.push(run_peer(words, interrupt)?);
+    }
+    for run in runs.iter_mut().filter(|run| run.row.error.is_none()) {
+        tracing::info!("{shown}: {}", run.row);
+        match Figures::of(&mut worker(run, args)?, || interrupt.requested()) {
+            Ok(figures) => run.rounds.push(figures),
+            Err(ChildError::Stopped) => return Err(Interrupted.into()),
+            Err(error) => run.row.error = Some(format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+    Ok(())
 }
 
 /// Everything that was asked for, in the order in which it was.
