@@ -76,13 +76,16 @@ pub fn first_weights<M, E: Into<anyhow::Error>>(
     load: impl FnOnce(&Path) -> Result<M, E>,
     init: impl FnOnce() -> Result<M, E>,
 ) -> anyhow::Result<M> {
-    let Some(from) = model.checkpoint_folder() else { return init().map_err(Into::into) };
-    if options.has_checkpoint()? {
-        return init().map_err(Into::into);
+    match model.checkpoint_folder() {
+        Some(from) if !options.has_checkpoint()? => {
+            let key = match options.resume {
+                true => "without a checkpoint of its own the run begins with model.from",
+                false => "model.from",
+            };
+            load(&model_folder(from)).map_err(Into::into).context(key)
+        }
+        _ => init().map_err(Into::into),
     }
-    let key =
-        if options.resume { "without a checkpoint of its own the run begins with model.from" } else { "model.from" };
-    load(&model_folder(from)).map_err(Into::into).context(key)
 }
 
 /// `[model]` of the run in a folder.

@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// The sum of the weights times 8, through `f16`: its gradients overflow at scales of 8,192 and more. With `hopeless` they are
-    /// infinite at any scale, though the loss is 0. (Not NaN as the sum of two infinities: drivers may take `x - x` for 0.)
+    /// infinite at any scale, though the loss is 0. (Not NaN, the sum of two infinities: some drivers take `x - x` for 0.)
     struct Steep {
         hopeless: bool,
     }

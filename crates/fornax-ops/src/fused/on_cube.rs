@@ -413,7 +413,7 @@ impl Operation<Cube, 4> for Attend {
 
     #[allow(clippy::expect_used)]
     fn forward(&self, [query, key, value, bias]: [Option<FloatTensor<Cube>>; 4]) -> (FloatTensor<Cube>, Self::Saved) {
-        // Here and not before, so that the gradients stay in `f32`.
+        // Here and not before, so that the gradients that leave are in `f32`.
         let rounded = |tensor: FloatTensor<Cube>| match self.rules.operands {
             FloatDType::F32 => tensor,
             operands => Cube::float_cast(tensor, operands),

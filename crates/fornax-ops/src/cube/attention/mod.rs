@@ -46,7 +46,8 @@ const LOWEST_TOP: f32 = -1e29;
 const NO_KEY: f32 = 1e30;
 
 /// The tensors that scores are made of; any strides. Query, key and value are of one float type, which may have 16 bits: they are
-/// converted as they come into shared memory, and everything but products of matrix units is computed in `f32`, and all is written in it.
+/// converted as they come into shared memory, and computed, and written, in `f32`; only what matrix units
+/// multiply, which are also weights and gradients, stays in 16 bits.
 pub(crate) struct Inputs {
     /// `[batch, heads, query_len, head_dim]`
     pub(crate) query: CubeTensor,
@@ -75,22 +76,27 @@ struct Units {
     m: usize,
     n: usize,
     k: usize,
-    /// Planes in a cube; more, where a driver makes smaller ones, repeat what the first ones do.
-    planes: usize,
 }
 
 impl Units {
-    /// The largest product, square if possible, for tiles of a side, from numbers of a type to sums in `f32`.
-    fn new(client: &Client, element: ElemType, side: usize) -> Option<Self> {
+    /// Those of a device for a type of 16 bits, whose products are added up in `f32`.
+    fn of(client: &Client, element: ElemType, side: usize) -> Option<Self> {
         let properties = client.properties();
-        let (sum, plane) = (dtype_to_elem_type(DType::F32), properties.hardware.plane_size_max as usize);
+        let [half, brain, sum] = [DType::F16, DType::BF16, DType::F32].map(dtype_to_elem_type);
+        let full_planes = (side * LANES).is_multiple_of(properties.hardware.plane_size_max as usize);
+        if ![half, brain].contains(&element) || !full_planes {
+            return None;
+        }
         let known = properties.features.matmul.cmma.iter();
         let known = known.filter(|known| known.a_type == element && known.b_type == element && known.cd_type == sum);
-        let sizes = known.map(|known| [known.m, known.n, known.k].map(|size| size as usize));
-        let sizes =
-            sizes.filter(|sizes| sizes.iter().all(|size| size.is_multiple_of(LANES) && side.is_multiple_of(*size)));
-        let [m, n, k] = sizes.max_by_key(|[m, n, k]| (m * n * k, *m.min(n)))?;
-        (side * LANES).is_multiple_of(plane).then(|| Self { m, n, k, planes: side * LANES / plane })
+        Self::largest(known.map(|known| [known.m, known.n, known.k].map(|size| size as usize)), side)
+    }
+
+    /// Of these sizes the largest that tiles of a side are made of, square if possible.
+    fn largest(sizes: impl Iterator<Item = [usize; 3]>, side: usize) -> Option<Self> {
+        let fits = |size: &usize| size.is_multiple_of(LANES) && side.is_multiple_of(*size);
+        let [m, n, k] = sizes.filter(|sizes| sizes.iter().all(fits)).max_by_key(|[m, n, k]| (m * n * k, *m.min(n)))?;
+        Some(Self { m, n, k })
     }
 }
 
@@ -109,7 +115,7 @@ impl Tiles {
         let hardware = &client.properties().hardware;
         let all =
             TILES.into_iter().filter(|side| side * LANES <= hardware.max_units_per_cube as usize).flat_map(|side| {
-                let units = element.and_then(|element| Units::new(client, element, side));
+                let units = element.and_then(|element| Units::of(client, element, side));
                 units.map(Some).into_iter().chain([None]).map(move |units| Self::with(side, largest, units))
             });
         all.into_iter().find(|tiles| tiles.bytes() <= hardware.max_shared_memory_size)
@@ -405,7 +411,8 @@ fn multiply<T: Numeric>(
     #[comptime] layout: cmma::MatrixLayout,
     #[comptime] tiles: Tiles,
 ) {
-    let Units { m, n, k, planes } = comptime!(tiles.units.unwrap_or(Units { m: 1, n: 1, k: 1, planes: 1 }));
+    let Units { m, n, k } = comptime!(tiles.units.unwrap_or(Units { m: 1, n: 1, k: 1 }));
+    let planes = CUBE_DIM as usize / PLANE_DIM as usize;
     let across = comptime!(width / n);
     let pitch = comptime!(tiles.products_pitch());
     for product in range_stepped(PLANE_POS as usize, comptime!(tiles.side / m * across), planes) {
@@ -486,6 +493,8 @@ fn store(sums: &Array<f32>, out: &mut [f32], start: usize, factor: f32, #[compti
 mod tests {
     use burn::backend::DispatchDevice;
 
+    use burn_cubecl::cubecl::ir::features::MmaConfig;
+
     use super::*;
     use crate::{RandomKey, host::elementwise::Noise};
 
@@ -497,18 +506,30 @@ mod tests {
         }
     }
 
-    /// Matrix units of the test device are those that kernels take, for heads of any size.
     #[test]
-    fn matrix_units_are_taken_where_there_are_some() {
+    fn matrix_units_are_the_largest_that_make_whole_tiles() {
+        let largest = |sizes: &[[usize; 3]], side| Units::largest(sizes.iter().copied(), side);
+        let nvidia = [[16, 16, 16], [16, 8, 16], [16, 8, 8], [32, 8, 16], [8, 32, 16]];
+        assert_eq!(largest(&nvidia, 32), Some(Units { m: 16, n: 16, k: 16 }));
+        assert_eq!(largest(&nvidia, 8), None);
+        assert_eq!(largest(&[[8, 8, 8], [64, 64, 16], [16, 16, 4]], 32), Some(Units { m: 8, n: 8, k: 8 }));
+    }
+
+    #[test]
+    fn matrix_units_of_the_device_multiply_16_bits_alone() {
         let device = fornax_backend::test_device();
         let DispatchDevice::Cube(device) = device.as_dispatch() else { return };
-        let (client, f16) = (device.client(), dtype_to_elem_type(DType::F16));
-        let known = &client.properties().features.matmul.cmma;
-        let has = known.iter().any(|known| known.a_type == f16 && known.cd_type == dtype_to_elem_type(DType::F32));
+        let client = device.client();
+        let tiles = |largest, dtype| Tiles::new(&client, largest, Some(dtype_to_elem_type(dtype))).unwrap();
         for largest in [1, 20, 64, LARGEST_HEAD] {
-            let tiles = Tiles::new(&client, largest, Some(f16)).unwrap();
-            assert_eq!(tiles.units.is_some(), has, "{tiles:?}");
-            assert_eq!(Tiles::new(&client, largest, None).unwrap().units, None);
+            assert_eq!(Some(tiles(largest, DType::F32)), Tiles::new(&client, largest, None));
+            for tiles in [tiles(largest, DType::F16), tiles(largest, DType::BF16)] {
+                assert!(tiles.bytes() <= client.properties().hardware.max_shared_memory_size, "{tiles:?}");
+                if let Some(Units { m, n, k }) = tiles.units {
+                    let known = |known: &MmaConfig| [known.m, known.n, known.k].map(|size| size as usize) == [m, n, k];
+                    assert!(client.properties().features.matmul.cmma.iter().any(known), "{tiles:?}");
+                }
+            }
         }
     }
 

@@ -174,8 +174,18 @@ fn attention_in_16_bits() {
         if !is_fused(&device) || (on_host() && rounds(precision, &device) != Some(true)) {
             continue;
         }
-        let cases = [([40, 43, 9, 20], true), ([70, 161, 33, 20], false), ([130, 150, 64, 64], true)];
-        for ([query_len, key_len, head_dim, value_dim], causal) in cases {
+        // The last with a row that sees no key.
+        let cases = [
+            ([40, 43, 9, 20], true, false),
+            ([70, 161, 33, 20], false, false),
+            ([130, 150, 64, 64], true, false),
+            ([41, 47, 20, 9], true, true),
+        ];
+        for ([query_len, key_len, head_dim, value_dim], causal, lengths) in cases {
+            let mask = match lengths {
+                true => AttentionMask::KeyLengths(ints(vec![0, key_len as i64 - 3], [2])),
+                false => AttentionMask::None,
+            };
             let inputs = [
                 input([2, 4, query_len, head_dim], 1),
                 input([2, 2, key_len, head_dim], 2),
@@ -188,7 +198,7 @@ fn attention_in_16_bits() {
                 let context = Context::training(precision, training(5).key());
                 let options = AttentionOptions { causal, scale: 0.3, dropout: 0.25 };
                 let bias = Some(x[3].clone());
-                attention(x[0].clone(), x[1].clone(), x[2].clone(), &AttentionMask::None, bias, &options, &context)
+                attention(x[0].clone(), x[1].clone(), x[2].clone(), &mask, bias, &options, &context)
             };
             agree_within(tolerance, &inputs, |x| run(x, precision), |x| run(x, Precision::F32));
             let plain = inputs.each_ref().map(|input| tensor(&input.0, input.1, &device));
