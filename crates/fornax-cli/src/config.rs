@@ -236,8 +236,9 @@ fn key_error(
             let table = key.rsplit_once('.').map_or("", |(table, _)| table);
             let short =
                 |key: &'static str| key.strip_prefix(table).and_then(|key| key.strip_prefix('.')).unwrap_or(key);
-            let in_another_table =
-                || TABLES.map(|table| format!("{table}.{name}")).into_iter().find(|key| has_key(key));
+            // A config that takes any key has none by that name.
+            let stands_in = |key: &String| has_key(key) && !has_key(&format!("{key}?"));
+            let in_another_table = || TABLES.map(|table| format!("{table}.{name}")).into_iter().find(stands_in);
             let meant = elsewhere.map(|key| short(key).to_owned()).or_else(in_another_table);
             match meant.or_else(|| closest(name, known.iter().copied()).map(str::to_owned)) {
                 Some(meant) => format!("unknown key; did you mean `{meant}`?"),
