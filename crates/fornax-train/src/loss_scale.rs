@@ -102,8 +102,9 @@ mod tests {
         Learner::new(Tiny::new(&test_device().autodiff()), settings).unwrap()
     }
 
-    /// The sum of the weights times 8, through `f16`: its gradients overflow at scales of 8,192 and more. With `hopeless` they are
-    /// infinite at any scale, though the loss is 0. (Not NaN, the sum of two infinities: some drivers take `x - x` for 0.)
+    /// The sum of the weights times 8, through `f16`: its gradients overflow at scales of 8,192 and more. With `hopeless` they do
+    /// at any scale, though the loss is 0. (By a product that is too large, on which all devices agree: some take `x - x` for 0 where
+    /// `x` is infinite, or the root of 0 for one with a slope.)
     struct Steep {
         hopeless: bool,
     }
@@ -121,8 +122,11 @@ mod tests {
 
         fn loss(&self, model: &Tiny, (): &(), _context: &Context) -> Sums {
             let weight = model.weight.val();
-            let weight = if self.hopeless { (weight.clone() - weight.detach()).sqrt() } else { weight };
-            let sum = weight.cast(DType::F16).cast(DType::F32).sum().mul_scalar(8.0);
+            let (weight, factor) = match self.hopeless {
+                true => ((weight.clone() - weight.detach()).mul_scalar(f32::MAX), 80_000.0),
+                false => (weight, 8.0),
+            };
+            let sum = weight.cast(DType::F16).cast(DType::F32).sum().mul_scalar(factor);
             Sums { terms: vec![Term { name: "sum", sum, weight: 1.0 }], metrics: Vec::new(), predictions: None }
         }
     }
